@@ -1,0 +1,1 @@
+"""Rows to a better model; knows no broker."""

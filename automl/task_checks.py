@@ -1,0 +1,146 @@
+"""A task's features against the columns there are: refusals, and "auto" spelled out."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from automl.task_features import (
+    LABEL_COLUMN,
+    RESERVED_COLUMNS,
+    CalendarFeature,
+    ColumnFeature,
+    Feature,
+    TaskError,
+    WindowFeature,
+    format_duration,
+    nearest,
+    parse_feature,
+)
+
+KINDS = ("number", "string", "bool", "id")
+AUTO_WINDOWS_MS = (3_600_000, 86_400_000, 7 * 86_400_000, 30 * 86_400_000)
+AUTO_COLUMNS_PER_ENTITY = 3
+_LOOKS_LIKE_ID = re.compile(r"(?:.*_)?id|.*[a-z]Id|(?:.*_)?ID")
+
+
+def check_names(features: Sequence[Feature]) -> None:
+    """Refuses two features of one name, and the name of an event's own column."""
+    seen: set[str] = set()
+    for index, feature in enumerate(features):
+        where = f"features[{index}].name"
+        if feature.name in seen:
+            problem = f"'{feature.name}' is used twice; give each feature its own name"
+            raise TaskError(problem, field=where)
+        if feature.name in RESERVED_COLUMNS:
+            problem = f"'{feature.name}' is a column of every event; rename it"
+            raise TaskError(problem, field=where)
+        seen.add(feature.name)
+
+
+def check_feature(
+    where: str,
+    feature: Feature,
+    entities: Mapping[str, str],
+    kinds: Mapping[str, str],
+) -> list[str]:
+    """Refuses a feature that the columns cannot serve; gives the columns it reads."""
+    if isinstance(feature, CalendarFeature):
+        if feature.name in kinds:
+            problem = (
+                f"'{feature.name}' is both a column and a calendar feature; rename "
+                f'the column, or compare: "{feature.name}>=0"'
+            )
+            raise TaskError(problem, field=where)
+        return []
+    column = feature.name if isinstance(feature, ColumnFeature) else feature.column
+    delayed = isinstance(feature, WindowFeature) and feature.delay_ms
+    if column == LABEL_COLUMN or delayed:
+        problem = (
+            "label features are not available yet in this version "
+            f"(column 'label' or a delay): remove feature '{feature.name}'"
+        )
+        raise TaskError(problem, field=where)
+    if isinstance(feature, ColumnFeature):
+        _checkkind_of(where, feature.name, kinds, ("number", "bool"), "a raw feature")
+        return [feature.name]
+    if feature.entity not in entities:
+        problem = f"unknown entity '{feature.entity}'; " + nearest(
+            feature.entity, entities
+        )
+        raise TaskError(problem, field=f"{where}.entity")
+    reads = [entities[feature.entity]]
+    if column is not None:
+        any_kind = feature.agg in ("count", "distinct")
+        allowed = KINDS if any_kind else ("number", "bool")
+        _checkkind_of(f"{where}.column", column, kinds, allowed, f"'{feature.agg}'")
+        reads.append(column)
+    if feature.where is not None:
+        reads.append(feature.where.column)
+        _check_where(f"{where}.where", feature, kinds)
+    return reads
+
+
+def _check_where(where: str, feature: WindowFeature, kinds: Mapping[str, str]) -> None:
+    comparison = feature.where
+    if comparison is None:
+        return
+    value = comparison.value
+    allowed: tuple[str, ...] = ("number",)
+    if isinstance(value, bool):
+        allowed = ("bool",)
+    elif isinstance(value, str):
+        allowed = ("string", "id")
+    elif isinstance(value, int) and comparison.op in ("==", "!="):
+        allowed = ("number", "id")
+    _checkkind_of(where, comparison.column, kinds, allowed, f"'{comparison}'")
+
+
+def _checkkind_of(
+    where: str, column: str, kinds: Mapping[str, str], allowed: Sequence[str], use: str
+) -> None:
+    kind = kind_of(where, column, kinds)
+    if kind not in allowed:
+        problem = (
+            f"column '{column}' is of kind {kind}, but {use} needs "
+            f"{' or '.join(allowed)}; choose another column or change the feature"
+        )
+        raise TaskError(problem, field=where)
+
+
+def kind_of(where: str, column: str, kinds: Mapping[str, str]) -> str:
+    """Gives the kind of a column or refuses the field that names it."""
+    if column not in kinds:
+        problem = f"unknown column '{column}'; {nearest(column, kinds)}"
+        raise TaskError(problem, field=where)
+    return kinds[column]
+
+
+def auto_features(
+    entities: Mapping[str, str], kinds: Mapping[str, str]
+) -> tuple[Feature, ...]:
+    """Spells "auto" out: raw values, night and weekend, four windows per entity."""
+    raw = [
+        column
+        for column, kind in kinds.items()
+        if kind in ("number", "bool")
+        and column != LABEL_COLUMN
+        and not _LOOKS_LIKE_ID.fullmatch(column)
+    ]
+    features: list[Feature] = [parse_feature(f"columns.{name}", name) for name in raw]
+    features += [parse_feature("features", name) for name in ("hour<=6", "weekday>=5")]
+    numbers = [c for c in raw if kinds[c] == "number"][:AUTO_COLUMNS_PER_ENTITY]
+    plan: list[tuple[str, str | None]] = [("count", None)]
+    plan += [(agg, column) for column in numbers for agg in ("mean", "max")]
+    for entity in entities:
+        for agg, column in plan:
+            stem = f"{entity}_{agg}" if column is None else f"{entity}_{column}_{agg}"
+            features += [
+                WindowFeature(
+                    name=f"{stem}_{format_duration(window_ms)}",
+                    entity=entity,
+                    agg=agg,
+                    column=column,
+                    window_ms=window_ms,
+                )
+                for window_ms in AUTO_WINDOWS_MS
+            ]
+    return tuple(features)

@@ -1,0 +1,1 @@
+"""The data contract, and how records enter and leave; knows no model."""

@@ -1,0 +1,57 @@
+"""Frames: 1..N records as one Kafka value, an Arrow IPC stream behind four bytes."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+MAGIC = b"SLF"
+VERSION = 1
+_HEADER = MAGIC + bytes([VERSION])
+
+
+class CodecError(Exception):
+    """A value is no frame this version can read; the message says why."""
+
+
+def encode_frame(batch: pa.RecordBatch) -> bytes:
+    """One Kafka value holding the rows of `batch`.
+
+    Layout: `SLF`, one version byte, then an Arrow IPC stream of one record batch.
+    """
+    sink = pa.BufferOutputStream()
+    sink.write(_HEADER)
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def is_frame(value: bytes) -> bool:
+    """Whether `value` claims to be a frame (of any version)."""
+    return value.startswith(MAGIC)
+
+
+def decode_frame(value: bytes) -> pa.RecordBatch:
+    """The rows of a frame, fully checked, so that reading them cannot fail later.
+
+    Raises:
+        CodecError: not a frame, of an unknown version, cut short or inconsistent.
+    """
+    if not is_frame(value):
+        msg = f"not a frame: starts with {value[:4]!r}, expected {_HEADER!r}"
+        raise CodecError(msg)
+    if value[3:4] != _HEADER[3:]:
+        version = value[3] if len(value) > 3 else "none"
+        msg = f"unknown frame version {version}; this reader knows {VERSION}"
+        raise CodecError(msg)
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(value)[4:]) as reader:
+            batches = list(reader)
+        for batch in batches:
+            batch.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        msg = f"damaged frame of {len(value)} bytes: {error}"
+        raise CodecError(msg) from error
+    if len(batches) != 1:
+        msg = f"a frame holds one record batch, this one {len(batches)}"
+        raise CodecError(msg)
+    return batches[0]

@@ -1,0 +1,264 @@
+"""Kafka values to valid event rows, or dead letters that say why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from connectors.cells import (
+    CLEAN_COLUMN,
+    READ_CELL,
+    EventLimits,
+    RefusedError,
+    encodable,
+    is_integer,
+    refuse,
+    show,
+)
+from connectors.codec import CodecError, decode_frame, encode_frame, is_frame
+from connectors.records import CONTENT_COLUMN, DeadLetter, Place
+from connectors.rows import EventRows, Origins, concat_rows
+
+SCHEMA_VERSION = 1
+
+
+class EventReader:
+    """Reads events of one modality from Kafka values.
+
+    Args:
+        modality: which content an event must carry.
+        columns: for tabular events, the columns that must be there and their kind:
+            `number`, `string`, `bool` or `id` (text or integer, read as text).
+        limits: what an event may look like.
+        now_ms: the clock that says how far ahead an event time is.
+    """
+
+    def __init__(
+        self,
+        modality: str,
+        *,
+        columns: Mapping[str, str] | None = None,
+        limits: EventLimits | None = None,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._modality = modality
+        self._limits = limits or EventLimits()
+        self._now_ms = now_ms
+        content = CONTENT_COLUMN.get(modality)
+        if content is None:
+            self._columns = dict(columns or {})
+        else:
+            self._columns = {content: "text" if modality == "text" else "bytes"}
+
+    def read(
+        self, value: bytes | None, place: Place
+    ) -> tuple[EventRows | None, list[DeadLetter]]:
+        """Valid rows of one Kafka value, and a dead letter for everything else."""
+        event_id = ""
+        try:
+            if not value:
+                refuse("empty value: an event is a JSON object or a frame")
+            if len(value) > self._limits.max_value_bytes:
+                refuse(
+                    f"value of {len(value)} bytes is over the limit of "
+                    f"{self._limits.max_value_bytes}",
+                    kind="limits",
+                )
+            if is_frame(value):
+                return self._read_frame(value, place)
+            found = _parse_json(value)
+            event_id = known if isinstance(known := found.get("event_id"), str) else ""
+            return self._read_object(found, Origins.of_object(place, value)), []
+        except RefusedError as refused:
+            return None, [self._letter(place, -1, refused, event_id, value or b"")]
+
+    def _letter(
+        self, place: Place, row: int, refused: RefusedError, event_id: str, value: bytes
+    ) -> DeadLetter:
+        return DeadLetter(
+            place=place,
+            row=row,
+            kind=refused.kind,
+            reason=str(refused),
+            event_id=event_id.encode("utf-8", "replace").decode(),
+            modality=self._modality,
+            value=value,
+        )
+
+    def _read_object(self, found: dict[str, Any], origins: Origins) -> EventRows:
+        version = found.get("schema_version", SCHEMA_VERSION)
+        if version != SCHEMA_VERSION:
+            refuse(f"unknown schema version {version!r}; known: {SCHEMA_VERSION}")
+        ids = [self._id(name, found.get(name)) for name in ("event_id", "case_id")]
+        time_ms = self._time(_event_time(found))
+        created = found.get("created_ms") or 0
+        if not is_integer(created) or not 0 <= created < 2**62:
+            refuse(f"created_ms: expected milliseconds, got {show(created)}")
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for name, kind in self._columns.items():
+            if name not in found:
+                refuse(f"field {name!r} is missing")
+            cell = READ_CELL[kind](name, found[name], self._limits)
+            dtype = np.float64 if kind in ("number", "bool") else object
+            columns[name] = np.empty(1, dtype=dtype)
+            columns[name][0] = cell
+        return EventRows(
+            modality=self._modality,
+            event_id=[ids[0]],
+            case_id=[ids[1]],
+            event_time_ms=np.array([time_ms], dtype=np.int64),
+            created_ms=np.array([created], dtype=np.int64),
+            origins=origins,
+            columns=columns,
+        )
+
+    def _id(self, name: str, value: object) -> str:
+        if not isinstance(value, str) or not value.strip():
+            refuse(f"{name}: expected non-empty text, got {show(value)}")
+        if len(value) > self._limits.max_id_chars:
+            refuse(f"{name}: {len(value)} characters is over the limit", kind="limits")
+        return encodable(name, value)
+
+    def _time(self, time_ms: int) -> int:
+        latest = self._now_ms() + self._limits.max_ahead_ms
+        if not self._limits.min_time_ms <= time_ms <= latest:
+            refuse(
+                f"event time {time_ms} ms is outside "
+                f"{self._limits.min_time_ms}..{latest}",
+                kind="limits",
+            )
+        return time_ms
+
+    def _read_frame(
+        self, value: bytes, place: Place
+    ) -> tuple[EventRows | None, list[DeadLetter]]:
+        try:
+            batch = decode_frame(value)
+        except CodecError as error:
+            raise RefusedError(str(error)) from error
+        needed = ["event_id", "case_id", "event_time", *self._columns]
+        missing = [n for n in needed if n not in batch.schema.names]
+        if missing:
+            refuse(f"frame has no column {missing[0]!r}; it has {batch.schema.names}")
+        whole = self._read_clean_frame(batch, place)
+        if whole is not None:
+            return whole, []
+        good: list[EventRows] = []
+        letters: list[DeadLetter] = []
+        for row, found in enumerate(_rows_of(batch, needed)):
+            try:
+                origins = Origins.of_frame(place, np.array([row], dtype=np.int32))
+                good.append(self._read_object(found, origins))
+            except RefusedError as refused:
+                event_id = found.get("event_id")
+                known = event_id if isinstance(event_id, str) else ""
+                original = encode_frame(batch.slice(row, 1))
+                letters.append(self._letter(place, row, refused, known, original))
+        return (concat_rows(good) if good else None), letters
+
+    def _read_clean_frame(
+        self, batch: pa.RecordBatch, place: Place
+    ) -> EventRows | None:
+        """All rows at once when every one is valid, else None (then row by row)."""
+        if not batch.num_rows:
+            refuse("frame has no rows")
+        names = ["event_id", "case_id", "event_time", *self._columns]
+        if any(batch.column(name).null_count for name in names):
+            return None
+        ids = [batch.column(name) for name in ("event_id", "case_id")]
+        for column in ids:
+            if not pa.types.is_string(column.type):
+                return None
+            chars = pc.min_max(pc.utf8_length(pc.utf8_trim_whitespace(column)))
+            if not 0 < chars["min"].as_py() <= chars["max"].as_py():
+                return None
+            longest = pc.max(pc.utf8_length(column)).as_py()
+            if longest > self._limits.max_id_chars:
+                return None
+        if not pa.types.is_timestamp(batch.column("event_time").type):
+            return None
+        times = _int64(batch.column("event_time").cast(pa.timestamp("ms"), safe=False))
+        latest = self._now_ms() + self._limits.max_ahead_ms
+        if times.min() < self._limits.min_time_ms or times.max() > latest:
+            return None
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for name, kind in self._columns.items():
+            values = CLEAN_COLUMN[kind](batch.column(name), self._limits)
+            if values is None:
+                return None
+            columns[name] = values
+        created = np.zeros(batch.num_rows, dtype=np.int64)
+        if "created_ms" in batch.schema.names:
+            column = batch.column("created_ms")
+            if column.null_count or not pa.types.is_int64(column.type):
+                return None
+            created = column.to_numpy(zero_copy_only=False)
+        return EventRows(
+            modality=self._modality,
+            event_id=ids[0].to_pylist(),
+            case_id=ids[1].to_pylist(),
+            event_time_ms=times,
+            created_ms=created,
+            origins=Origins.of_frame(place, np.arange(batch.num_rows, dtype=np.int32)),
+            columns=columns,
+        )
+
+
+def _parse_json(value: bytes) -> dict[str, Any]:
+    def no_constant(name: str) -> NoReturn:
+        refuse(f"{name} is not a JSON number")
+
+    try:
+        found = json.loads(value.decode("utf-8"), parse_constant=no_constant)
+    except UnicodeDecodeError as error:
+        refuse(f"neither a frame nor UTF-8 text: {error.reason} at {error.start}")
+    except RecursionError:
+        refuse("JSON is nested too deeply")
+    except ValueError as error:
+        refuse(f"not JSON: {error}")
+    if not isinstance(found, dict):
+        refuse(f"expected one JSON object, got {show(found)}")
+    return found
+
+
+def _event_time(found: dict[str, Any]) -> int:
+    if "event_time_ms" in found:
+        value = found["event_time_ms"]
+        if not is_integer(value):
+            refuse(f"event_time_ms: expected milliseconds, got {show(value)}")
+        return int(value)
+    value = found.get("event_time")
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            refuse(f"event_time: {show(value)} is not an ISO 8601 time")
+    if not isinstance(value, datetime):
+        refuse("field 'event_time_ms' (or ISO 'event_time') is missing")
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    return int(value.timestamp() * 1000)
+
+
+def _rows_of(batch: pa.RecordBatch, names: list[str]) -> list[dict[str, Any]]:
+    times = batch.column("event_time")
+    if pa.types.is_timestamp(times.type):
+        # milliseconds as integers: years beyond 9999 do not fit a datetime
+        ms = times.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()).to_pylist()
+    else:
+        ms = times.to_pylist()
+    known = {*names, "created_ms", "schema_version"} - {"event_time"}
+    rest = batch.select([n for n in batch.schema.names if n in known]).to_pylist()
+    return [{**row, "event_time_ms": at} for row, at in zip(rest, ms, strict=True)]
+
+
+def _int64(column: pa.Array) -> npt.NDArray[np.int64]:
+    values: npt.NDArray[np.int64] = column.cast(pa.int64()).to_numpy()
+    return values

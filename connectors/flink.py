@@ -1,0 +1,110 @@
+"""Kafka in and out of a Flink job, with the place of every record kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pyflink.common import Row
+from pyflink.common.typeinfo import Types
+from pyflink.datastream import DataStream
+from pyflink.table import DataTypes, Schema, StreamTableEnvironment
+
+from connectors.records import Place
+from connectors.topics import MAX_VALUE_BYTES
+
+#: What a job writes: topic, key and value of one Kafka record.
+OUT = Types.ROW_NAMED(
+    ["topic", "k", "v"],
+    [
+        Types.STRING(),
+        Types.PRIMITIVE_ARRAY(Types.BYTE()),
+        Types.PRIMITIVE_ARRAY(Types.BYTE()),
+    ],
+)
+
+
+def out_row(topic: str, key: str, value: bytes) -> Row:
+    """One Kafka record for `sink`."""
+    return Row(topic, key.encode(), value)
+
+
+def place_and_value(row: Row) -> tuple[Place, bytes | None]:
+    """Where a row of `source` was read, and its bytes."""
+    place = Place(topic=row[0], partition=row[1], offset=row[2])
+    return place, None if row[3] is None else bytes(row[3])
+
+
+def source(
+    tables: StreamTableEnvironment,
+    name: str,
+    topics: Sequence[str],
+    *,
+    bootstrap: str,
+    group: str,
+) -> DataStream:
+    """Rows (topic, partition, offset, value) from the oldest record on.
+
+    The DataStream Kafka source of PyFlink hands over the value alone; the table
+    connector also gives the place, which a dead letter must carry. Replays from the
+    last checkpoint after a failure (at-least-once with `sink`).
+    """
+    tables.execute_sql(
+        f"""
+        CREATE TEMPORARY TABLE {name} (
+          topic STRING METADATA VIRTUAL,
+          `partition` INT METADATA VIRTUAL,
+          `offset` BIGINT METADATA VIRTUAL,
+          `value` BYTES
+        ) WITH (
+          'connector' = 'kafka', 'format' = 'raw',
+          'topic' = '{";".join(topics)}',
+          'scan.startup.mode' = 'earliest-offset',
+          'properties.bootstrap.servers' = '{bootstrap}',
+          'properties.group.id' = '{group}',
+          'properties.fetch.max.wait.ms' = '20',
+          'properties.max.partition.fetch.bytes' = '{MAX_VALUE_BYTES}',
+          'properties.fetch.max.bytes' = '{2 * MAX_VALUE_BYTES}'
+        )
+        """
+    )
+    return tables.to_data_stream(tables.from_path(name))
+
+
+def sink(
+    tables: StreamTableEnvironment,
+    stream: DataStream,
+    topics: Sequence[str],
+    *,
+    bootstrap: str,
+) -> None:
+    """Write `OUT` rows, each to the topic it names; at-least-once.
+
+    Keyed by `k`, so that records of one key keep their order.
+    """
+    tables.execute_sql(
+        f"""
+        CREATE TEMPORARY TABLE sluice_out (
+          topic STRING METADATA, k BYTES, v BYTES
+        ) WITH (
+          'connector' = 'kafka',
+          'topic' = '{";".join(topics)}',
+          'key.format' = 'raw', 'key.fields' = 'k',
+          'value.format' = 'raw', 'value.fields-include' = 'EXCEPT_KEY',
+          'sink.delivery-guarantee' = 'at-least-once',
+          'properties.bootstrap.servers' = '{bootstrap}',
+          'properties.linger.ms' = '0',
+          'properties.max.request.size' = '{MAX_VALUE_BYTES}'
+        )
+        """
+    )
+    schema = (
+        Schema.new_builder()
+        .column("topic", DataTypes.STRING())
+        .column("k", DataTypes.BYTES())
+        .column("v", DataTypes.BYTES())
+        .build()
+    )
+    inserts: Any = tables.create_statement_set()
+    inserts.add_insert("sluice_out", tables.from_data_stream(stream, schema))
+    inserts.attach_as_datastream()

@@ -1,0 +1,118 @@
+"""Arrow schemas of the frames sluice writes, and the rows-to-frame step for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from connectors.codec import encode_frame
+from connectors.records import MODALITIES, DeadLetter
+
+TIME = pa.timestamp("ms", tz="UTC")
+
+DEAD_LETTERS = pa.schema(
+    [
+        pa.field("topic", pa.string()),
+        pa.field("partition", pa.int32()),
+        pa.field("offset", pa.int64()),
+        pa.field("row", pa.int32()),
+        pa.field("kind", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("event_id", pa.string()),
+        pa.field("modality", pa.string()),
+        pa.field("value", pa.binary()),
+    ]
+)
+
+DECISIONS = pa.schema(
+    [
+        pa.field("decision_id", pa.string()),
+        pa.field("case_id", pa.string()),
+        pa.field("revision", pa.int32()),
+        pa.field("event_id", pa.string()),
+        pa.field("modality", pa.string()),
+        pa.field("score", pa.float64()),
+        pa.field("alert", pa.bool_()),
+        pa.field("threshold", pa.float64()),
+        pa.field("model_name", pa.string()),
+        pa.field("model_version", pa.int32()),
+        pa.field("modalities", pa.list_(pa.string())),
+        *(pa.field(f"gate_{modality}", pa.float32()) for modality in MODALITIES),
+        pa.field("reasons", pa.string()),
+        pa.field("event_time", TIME),
+        pa.field("created_ms", pa.int64()),
+        pa.field("decided_at", TIME),
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        pa.field("case_id", pa.string()),
+        pa.field("label_time", TIME),
+        pa.field("label", pa.int8()),
+    ]
+)
+
+
+def vectors_schema(width: int) -> pa.Schema:
+    """Schema of `embeddings` and `vectors` frames, one vector a row."""
+    return pa.schema(
+        [
+            pa.field("event_id", pa.string()),
+            pa.field("case_id", pa.string()),
+            pa.field("modality", pa.string()),
+            pa.field("event_time", TIME),
+            pa.field("created_ms", pa.int64()),
+            pa.field("fingerprint", pa.string()),
+            pa.field("vector", pa.list_(pa.float32(), width)),
+        ]
+    )
+
+
+def features_schema(names: Sequence[str]) -> pa.Schema:
+    """Schema of `features` frames: who and when, then one float64 per feature."""
+    return pa.schema(
+        [
+            pa.field("event_id", pa.string()),
+            pa.field("case_id", pa.string()),
+            pa.field("event_time", TIME),
+            pa.field("model_name", pa.string()),
+            pa.field("model_version", pa.int32()),
+            *(pa.field(f"f.{name}", pa.float64()) for name in names),
+        ]
+    )
+
+
+def frame_of(schema: pa.Schema, columns: dict[str, Any]) -> bytes:
+    """A frame with the given columns, in the schema's order and types."""
+    arrays = [_array(columns[f.name], f.type) for f in schema]
+    return encode_frame(pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_fixed_size_list(kind):
+        flat = pa.array(values.reshape(-1), type=kind.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, kind.list_size)
+    if kind == TIME and not isinstance(values, list):
+        return pa.array(values, type=pa.int64()).cast(kind)
+    return pa.array(values, type=kind)
+
+
+def dead_letters_frame(letters: Sequence[DeadLetter]) -> bytes:
+    """One frame with the given dead letters, original bytes included."""
+    return frame_of(
+        DEAD_LETTERS,
+        {
+            "topic": [x.place.topic for x in letters],
+            "partition": [x.place.partition for x in letters],
+            "offset": [x.place.offset for x in letters],
+            "row": [x.row for x in letters],
+            "kind": [x.kind for x in letters],
+            "reason": [x.reason for x in letters],
+            "event_id": [x.event_id for x in letters],
+            "modality": [x.modality for x in letters],
+            "value": [x.value for x in letters],
+        },
+    )

@@ -1,0 +1,229 @@
+"""WAV and FLAC clips to vectors, refused by their header when they are out of limits.
+
+Decoding is soundfile's; resampling and the log-mel are torchaudio's.
+Legend: `B` batch, `S` samples, `T` frames of the log-mel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from encoders.base import EncoderConfig, EncoderLoadError, PayloadError, payload_bytes
+from encoders.trainable import TrainableEncoder
+
+if TYPE_CHECKING:
+    import torch
+
+#: A clip whose loudest sample is below this (-120 dB) is silence.
+SILENCE_PEAK = 1e-6
+#: Rates are rounded to this step before resampling, which bounds the filter's size.
+RATE_STEP_HZ = 25
+#: Filters kept ready, one per rate that was met.
+KEPT_FILTERS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioConfig(EncoderConfig):
+    """Options of the audio encoder.
+
+    Attributes:
+        clip_s: seconds that are read: the loudest stretch of a longer clip.
+        rate_hz: clips are resampled to this rate.
+        mels: frequency bands of the log-mel.
+        max_bytes: longer payloads are refused.
+        max_seconds: longer clips are refused before they are decoded.
+        min_rate_hz: clips sampled slower are refused.
+        max_rate_hz: clips sampled faster are refused.
+        max_channels: clips with more channels are refused.
+    """
+
+    clip_s: float = 2.0
+    rate_hz: int = 16_000
+    mels: int = 64
+    max_bytes: int = 8 * 1024 * 1024
+    max_seconds: float = 30.0
+    min_rate_hz: int = 4_000
+    max_rate_hz: int = 96_000
+    max_channels: int = 8
+
+    def __post_init__(self) -> None:
+        EncoderConfig.__post_init__(self)
+        if self.rate_hz % RATE_STEP_HZ or not 4_000 <= self.rate_hz <= 96_000:
+            msg = (
+                f"read audio config: rate_hz is {self.rate_hz}, must be 4000..96000 "
+                f"in steps of {RATE_STEP_HZ}"
+            )
+            raise EncoderLoadError(msg)
+        if not 0.25 <= self.clip_s <= 30.0:
+            msg = f"read audio config: clip_s is {self.clip_s}, must be 0.25..30"
+            raise EncoderLoadError(msg)
+
+
+class AudioEncoder(TrainableEncoder):
+    """The loudest stretch of a clip as a log-mel, through a convolutional network."""
+
+    modality: ClassVar[str] = "audio"
+    config_class: ClassVar[type[EncoderConfig]] = AudioConfig
+    config: AudioConfig
+
+    def __init__(self, config: AudioConfig | None = None) -> None:
+        from torchaudio.transforms import MelSpectrogram
+
+        from encoders.network import SmallCnn, seeded
+
+        self.config = config or AudioConfig()
+        self.width = self.config.width
+        self._samples = round(self.config.clip_s * self.config.rate_hz)
+        self._mel = MelSpectrogram(
+            self.config.rate_hz,
+            n_fft=512,
+            hop_length=self.config.rate_hz * 16 // 1000,
+            n_mels=self.config.mels,
+        )
+        self._filters: dict[int, Any] = {}
+        self.network = seeded(
+            lambda: SmallCnn(channels=1, width=self.width, grid=(4, 4)),
+            self.config.seed,
+        )
+        self.seal()
+
+    def decode(self, payload: bytes) -> NDArray[np.float32]:
+        """The stretch that will be read: mono float32 (S,), its peak 1, or silence."""
+        content = payload_bytes(payload, self.config.max_bytes)
+        check_container(content)
+        try:
+            with soundfile.SoundFile(io.BytesIO(content)) as clip:
+                self._check_limits(clip.samplerate, clip.channels, clip.frames)
+                rate_hz, promised = clip.samplerate, clip.frames
+                samples = clip.read(dtype="float32", always_2d=True)
+        except PayloadError:
+            raise
+        except Exception as error:
+            msg = f"clip cannot be decoded: {error}"
+            raise PayloadError(msg) from error
+        if len(samples) != promised:
+            msg = f"clip is cut short: {len(samples)} of {promised} samples are there"
+            raise PayloadError(msg)
+        if not np.isfinite(samples).all():
+            msg = "clip holds NaN or infinite samples"
+            raise PayloadError(msg)
+        mono = samples.mean(axis=1, dtype=np.float64)
+        return self._at_rate(
+            loudest(mono, round(self.config.clip_s * rate_hz)), rate_hz
+        )
+
+    def prepare(self, decoded: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        """Log-mels of 80 dB below each clip's loudest point, float32 (B, 1, mels, T).
+
+        Values lie within about -1..1; silence is -1 everywhere.
+        """
+        import torch
+
+        mel = self._mel(torch.from_numpy(np.stack(decoded)))
+        level = mel.clamp(min=1e-10).log10()
+        top = level.amax(dim=(1, 2), keepdim=True)
+        below = (level - top).clamp(min=-8.0) / 4.0 + 1.0
+        silent = (top <= -10.0).expand_as(below)
+        return below.masked_fill(silent, -1.0).unsqueeze(1)
+
+    def augment(
+        self, prepared: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Another speaker's height and pace, and an earlier or later start."""
+        from encoders.network import jitter
+
+        return jitter(prepared, generator, shift=(0.04, 0.06), scale=(0.08, 0.2))
+
+    def settings(self) -> dict[str, Any]:
+        """The config and the version of the preparation."""
+        return {**dataclasses.asdict(self.config), "preparation": 1}
+
+    def _check_limits(self, rate_hz: int, channels: int, samples: int) -> None:
+        """Refuse what the header promises, before a sample is decoded."""
+        limits = self.config
+        if not limits.min_rate_hz <= rate_hz <= limits.max_rate_hz:
+            msg = (
+                f"clip has {rate_hz} samples per second, the limits are "
+                f"{limits.min_rate_hz} to {limits.max_rate_hz}"
+            )
+            raise PayloadError(msg)
+        if channels > limits.max_channels:
+            msg = f"clip has {channels} channels, the limit is {limits.max_channels}"
+            raise PayloadError(msg)
+        if samples < 1:
+            msg = "clip has no samples"
+            raise PayloadError(msg)
+        if samples > limits.max_seconds * rate_hz:
+            seconds = samples / rate_hz
+            msg = f"clip is {seconds:.1f} s long, the limit is {limits.max_seconds} s"
+            raise PayloadError(msg)
+
+    def _at_rate(self, mono: NDArray[np.float64], rate_hz: int) -> NDArray[np.float32]:
+        """The stretch with peak 1 at the encoder's rate, padded at the end."""
+        out = np.zeros(self._samples, np.float32)
+        peak = np.abs(mono).max()
+        if peak < SILENCE_PEAK:
+            return out
+        import torch
+
+        level = torch.from_numpy((mono / peak).astype(np.float32))
+        resampled = self._filter(rate_hz)(level).numpy()[: self._samples]
+        out[: len(resampled)] = resampled
+        return out
+
+    def _filter(self, rate_hz: int) -> Any:
+        from torchaudio.transforms import Resample
+
+        rounded = round(rate_hz / RATE_STEP_HZ) * RATE_STEP_HZ
+        kept = self._filters.get(rounded)
+        if kept is None:
+            kept = Resample(rounded, self.config.rate_hz)
+            if len(self._filters) >= KEPT_FILTERS:
+                self._filters = {}
+            self._filters[rounded] = kept
+        return kept
+
+
+def check_container(content: bytes) -> None:
+    """Refuse what is neither FLAC nor a WAV whose data chunk is all there.
+
+    libsndfile knows more formats, and reads what is left of a cut WAV without a word.
+
+    Raises:
+        PayloadError: another format, no data chunk, or one that is cut.
+    """
+    if content[:4] == b"fLaC":
+        return
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        msg = "clip is neither WAV nor FLAC"
+        raise PayloadError(msg)
+    at = 12
+    while at + 8 <= len(content):
+        name = content[at : at + 4]
+        size = int.from_bytes(content[at + 4 : at + 8], "little")
+        there = len(content) - at - 8
+        if name == b"data":
+            if size > there:
+                msg = f"clip is cut short: {there} of {size} data bytes are there"
+                raise PayloadError(msg)
+            return
+        at += 8 + size + size % 2
+    msg = "clip is cut short: it has no data chunk"
+    raise PayloadError(msg)
+
+
+def loudest(mono: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """The stretch of `window` samples with the most energy, the first of equals."""
+    if len(mono) <= window:
+        return mono
+    energy = np.concatenate([[0.0], np.cumsum(np.square(mono))])
+    start = int(np.argmax(energy[window:] - energy[:-window]))
+    return mono[start : start + window]

@@ -1,0 +1,136 @@
+"""The small networks: a convolutional one for pictures and log-mels, one for rows.
+
+Legend: `B` batch, `C` channels, `H` `W` height and width, `F` features, `D` width.
+Nothing here mixes rows of a batch, so a vector never depends on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def seeded(build: Callable[[], N], seed: int) -> N:
+    """What `build` makes with this seed; the process's own generator stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+class ConvBlock(nn.Sequential):
+    """3x3 convolution, group normalisation, activation; `stride` 2 halves H and W."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+            nn.GroupNorm(8, outputs),
+            nn.SiLU(),
+        )
+
+
+class SmallCnn(nn.Module):
+    """Float (B, C, H, W) to (B, D): five blocks, one grid of averages, one line.
+
+    Args:
+        channels: C.
+        width: D.
+        grid: how many averages are kept along H and W; 1 forgets the position.
+    """
+
+    def __init__(self, *, channels: int, width: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            ConvBlock(channels, 16, stride=2),
+            ConvBlock(16, 32, stride=2),
+            ConvBlock(32, 64, stride=2),
+            ConvBlock(64, 96, stride=1),
+            ConvBlock(96, 128, stride=2),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+        self.line = nn.Linear(128 * grid[0] * grid[1], width)
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Vectors (B, D), not yet of unit length."""
+        x = self.blocks(x_BCHW)
+        out: torch.Tensor = self.line(self.pool(x).flatten(1))
+        return out
+
+
+class PixelCnn(nn.Module):
+    """Pictures as uint8 or float 0..255, normalised to about -1..1, then a network."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Vectors (B, D), not yet of unit length."""
+        out: torch.Tensor = self.body(x_BCHW.float() / 127.5 - 1.0)
+        return out
+
+
+class RowMlp(nn.Module):
+    """Raw feature rows (B, F): robust scaling that is kept with the weights, then MLP.
+
+    A value becomes `sign(z) * log1p(|z|)` of `z = (x - center) / scale`, held within
+    -10..10; a missing value (NaN) becomes 0, which is what the median gives.
+    """
+
+    center: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, *, features: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.layers = nn.Sequential(
+            nn.Linear(features, hidden),
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, width),
+        )
+
+    def forward(self, x_BF: torch.Tensor) -> torch.Tensor:
+        """Vectors (B, D), not yet of unit length."""
+        z = ((x_BF - self.center) / self.scale).nan_to_num(nan=0.0)
+        z = (z.sign() * z.abs().log1p()).clamp(-10.0, 10.0)
+        out: torch.Tensor = self.layers(z)
+        return out
+
+
+def jitter(
+    x_BCHW: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    shift: tuple[float, float],
+    scale: tuple[float, float],
+    turn: float = 0.0,
+) -> torch.Tensor:
+    """Every picture moved, stretched and turned a little by its own random amounts.
+
+    Args:
+        x_BCHW: pictures, or log-mels as pictures of (mel, time).
+        generator: where the amounts come from.
+        shift: largest move along (H, W), as a share of that side.
+        scale: largest stretch along (H, W), 0.1 for 0.9 to 1.1.
+        turn: largest turn in radians.
+    """
+    rows = len(x_BCHW)
+    u = torch.rand((rows, 5), generator=generator) * 2 - 1
+    cos, sin = (u[:, 0] * turn).cos(), (u[:, 0] * turn).sin()
+    high, wide = 1 + u[:, 1] * scale[0], 1 + u[:, 2] * scale[1]
+    across = torch.stack([cos * wide, -sin * high, u[:, 4] * 2 * shift[1]], dim=1)
+    down = torch.stack([sin * wide, cos * high, u[:, 3] * 2 * shift[0]], dim=1)
+    theta = torch.stack([across, down], dim=1)
+    x = x_BCHW.float()
+    grid = nn.functional.affine_grid(theta, list(x.shape), align_corners=False)
+    return nn.functional.grid_sample(
+        x, grid, padding_mode="border", align_corners=False
+    )

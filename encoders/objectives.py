@@ -1,0 +1,77 @@
+"""The two losses encoders learn by: who belongs together, and what the label is.
+
+Legend: `P` pairs of one batch, `B` rows, `D` width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+#: No label weighs more than this times the other, however rare it is.
+LARGEST_WEIGHT = 30.0
+
+
+class ContrastiveLoss:
+    """InfoNCE both ways: each row's partner against the other rows' partners.
+
+    Args:
+        temperature: divides the similarities; smaller is stricter.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    def __call__(
+        self,
+        a_PD: torch.Tensor,
+        b_PD: torch.Tensor,
+        item_a: NDArray[np.int64],
+        item_b: NDArray[np.int64],
+    ) -> tuple[torch.Tensor, float]:
+        """The mean loss, and what guessing would lose.
+
+        Args:
+            a_PD: unit rows of one modality.
+            b_PD: unit rows of the other; row i belongs to row i.
+            item_a: which item each row of `a_PD` is; another row with the same item
+                is a second partner, not a stranger, and is left out.
+            item_b: the same for `b_PD`.
+        """
+        similar = a_PD @ b_PD.T / self.temperature
+        same = (item_a[:, None] == item_a) | (item_b[:, None] == item_b)
+        np.fill_diagonal(same, val=False)
+        similar = similar.masked_fill(torch.from_numpy(same), -math.inf)
+        partner = torch.arange(len(a_PD))
+        loss = functional.cross_entropy(similar, partner)
+        loss = (loss + functional.cross_entropy(similar.T, partner)) / 2
+        chance = float(np.log((~same).sum(axis=1)).mean())
+        return loss, chance
+
+
+def label_weights(y: NDArray[np.int64]) -> tuple[float, float]:
+    """Weights of label 0 and label 1 that make both count alike over all of `y`.
+
+    Example:
+        >>> label_weights(np.array([0, 0, 0, 1]))
+        (0.6666666666666666, 2.0)
+    """
+    ones = int(y.sum())
+    zeros = len(y) - ones
+    if not ones or not zeros:
+        return 1.0, 1.0
+    calm = len(y) / (2 * zeros)
+    return calm, min(len(y) / (2 * ones), LARGEST_WEIGHT * calm)
+
+
+def label_loss(
+    logit_B: torch.Tensor, y_B: NDArray[np.int64], weights: tuple[float, float]
+) -> torch.Tensor:
+    """Binary cross-entropy with the labels weighted as `label_weights` says."""
+    y = torch.from_numpy(y_B).float()
+    weight = torch.where(y > 0, weights[1], weights[0])
+    return functional.binary_cross_entropy_with_logits(logit_B, y, weight)

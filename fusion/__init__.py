@@ -1,0 +1,1 @@
+"""Embeddings to one shared space; knows no encoder."""

@@ -1,0 +1,341 @@
+"""The fusion model: embeddings of a case to a logit, gates and one fused row.
+
+Shapes: `B` batch, `M` modalities, `D` shared width, `K` token width, `P` pairs.
+
+FusionLoadError (a saved fusion cannot be used: the message names file and reason)
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fusion.attention import Agreement, GatedCrossAttention, pairs_of, unit
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+class FusionLoadError(Exception):
+    """A saved fusion is missing, damaged, or made for another width."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FusionConfig:
+    """Shape of the fusion model and how it is regularised.
+
+    Attributes:
+        modalities: names in mask order; the first is the one that is not media.
+        width: D, the width of the embeddings and of the fused row.
+        dim: K, the width of the tokens that attend to each other.
+        layers: stacked attention blocks.
+        heads: attention heads per block.
+        hidden: width of the head's hidden layer.
+        dropout: on tokens while fitting.
+        modality_dropout: probability that fitting hides a present modality.
+    """
+
+    modalities: tuple[str, ...] = ("tabular", "text", "image", "audio")
+    width: int = 128
+    dim: int = 32
+    layers: int = 1
+    heads: int = 2
+    hidden: int = 32
+    dropout: float = 0.1
+    modality_dropout: float = 0.15
+
+    def __post_init__(self) -> None:
+        if len(self.modalities) < 2 or len(set(self.modalities)) < len(self.modalities):
+            msg = f"fusion: modalities must be two or more names, got {self.modalities}"
+            raise ValueError(msg)
+        for name in ("width", "dim", "layers", "heads", "hidden"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                msg = f"fusion: {name} must be a whole number above 0, got {value!r}"
+                raise ValueError(msg)
+        if self.dim % self.heads:
+            msg = f"fusion: dim {self.dim} is not divisible by heads {self.heads}"
+            raise ValueError(msg)
+        for name in ("dropout", "modality_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                msg = f"fusion: {name} must be in [0, 1), got {getattr(self, name)!r}"
+                raise ValueError(msg)
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> FusionConfig:
+        """Builds a config, refusing unknown keys with the nearest known one."""
+        known = [field.name for field in fields(cls)]
+        for key in given:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+                msg = f"fusion: unknown key '{key}'; the nearest known key is '{near}'"
+                raise ValueError(msg)
+        values = dict(given)
+        if "modalities" in values:
+            values["modalities"] = tuple(values["modalities"])
+        return cls(**values)
+
+
+class FusionOutput(NamedTuple):
+    """What the fusion says about a batch of cases.
+
+    Attributes:
+        logit: (B,) the tree's log-odds plus the evidence of the media.
+        gates: (B, M) in [0, 1], exactly 0 for an absent modality.
+        fused: (B, D) rows of unit length; zeros where nothing is present.
+    """
+
+    logit: Tensor
+    gates: Tensor
+    fused: Tensor
+
+
+class FusionModel(nn.Module):
+    """Adds what the media say, alone and together, to the tree's log-odds.
+
+    Args:
+        config: shape of the model.
+    """
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        modalities, dim = len(config.modalities), config.dim
+        pairs = len(pairs_of(modalities))
+        bound = config.width**-0.5
+        self.project = nn.Parameter(
+            torch.empty(modalities, config.width, dim).uniform_(-bound, bound)
+        )
+        self.project_bias = nn.Parameter(torch.zeros(modalities, dim))
+        self.missing = nn.Parameter(torch.randn(modalities, dim) * 0.02)
+        self.meet = nn.Parameter(torch.zeros(2, pairs, config.width, dim))
+        self.share: Tensor
+        self.register_buffer("share", torch.eye(config.width).repeat(modalities, 1, 1))
+        self.center: Tensor
+        self.register_buffer("center", torch.zeros(modalities, config.width))
+        self.agreement = Agreement(modalities)
+        self.blocks = nn.ModuleList(
+            GatedCrossAttention(dim, heads=config.heads, dropout=config.dropout)
+            for _ in range(config.layers)
+        )
+        self.head = nn.Sequential(
+            nn.LayerNorm(dim * modalities),
+            nn.Linear(dim * modalities, config.hidden),
+        )
+        self.clues = nn.Linear(2 * pairs + modalities + 1, config.hidden)
+        self.verdict = nn.Linear(config.hidden, 1)
+        nn.init.zeros_(self.verdict.weight)
+        nn.init.zeros_(self.verdict.bias)
+        self.drop = nn.Dropout(config.dropout)
+
+    def centered(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Takes the usual embedding away, and blanks what is absent.
+
+        Args:
+            x: (B, M, D).
+            mask: (B, M) bool.
+
+        Returns:
+            (B, M, D), zeros for an absent modality whatever `x` holds there.
+        """
+        return torch.where(mask[..., None], x - self.center, torch.zeros_like(x))
+
+    def shared(self, centered_BMD: Tensor) -> Tensor:
+        """Places centred embeddings in the space all modalities share.
+
+        Args:
+            centered_BMD: (B, M, D), as `centered` gives them.
+
+        Returns:
+            (B, M, D) rows of unit length; a row of zeros stays zeros.
+        """
+        return unit(torch.einsum("bmd,mde->bme", centered_BMD, self.share))
+
+    def forward(self, x: Tensor, mask: Tensor, tree_logit: Tensor) -> FusionOutput:
+        """Fuses a batch of cases.
+
+        Args:
+            x: (B, M, D) float32 embeddings; values of absent modalities are ignored,
+                NaN included.
+            mask: (B, M) bool, True where a modality is present.
+            tree_logit: (B,) log-odds of the tabular model, or of the prior.
+
+        Returns:
+            A FusionOutput. Where no media are present `logit` is `tree_logit` itself.
+        """
+        x_BMD = self.centered(x, mask)
+        shared_BMD = self.shared(x_BMD)
+        agreement_BP, both_BP = self.agreement(x_BMD, mask, self.meet)
+
+        scaled_BMD = x_BMD * self.config.width**0.5
+        tokens_BMK = torch.einsum("bmd,mdk->bmk", scaled_BMD, self.project)
+        tokens_BMK = torch.where(
+            mask[..., None], tokens_BMK + self.project_bias, self.missing
+        )
+        gates_BM = mask.to(x.dtype)
+        for block in self.blocks:
+            tokens_BMK, gates_BM = block(tokens_BMK, mask)
+
+        fused_BD = unit((gates_BM[..., None] * shared_BMD).sum(1))
+        said_BMK = torch.where(
+            mask[..., None], gates_BM[..., None] * tokens_BMK, tokens_BMK
+        )
+        clues = torch.cat(
+            (
+                agreement_BP,
+                both_BP.to(x.dtype),
+                mask.to(x.dtype),
+                torch.tanh(tree_logit / 4)[:, None],
+            ),
+            -1,
+        )
+        hidden = self.head(self.drop(said_BMK.flatten(1))) + self.clues(clues)
+        evidence = self.verdict(nn.functional.gelu(hidden)).squeeze(-1)
+        media = mask[:, 1:].any(-1)
+        logit = torch.where(media, tree_logit + evidence, tree_logit)
+        return FusionOutput(logit, gates_BM, fused_BD)
+
+
+def save_fusion(model: FusionModel, folder: Path) -> None:
+    """Writes `config.json` and `weights.safetensors` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(asdict(model.config), indent=2, sort_keys=True)
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    weights = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+
+
+def load_fusion(folder: Path, *, width: int | None = None) -> FusionModel:
+    """Reads a fusion written by `save_fusion`, ready to score.
+
+    Args:
+        folder: where `config.json` and `weights.safetensors` lie.
+        width: the width of the embeddings it will be given, checked when given.
+
+    Raises:
+        FusionLoadError: a file is missing or damaged, or the width is another one.
+    """
+    config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    try:
+        config = FusionConfig.from_dict(json.loads(config_path.read_bytes()))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        msg = f"load fusion: {config_path}: {error}"
+        raise FusionLoadError(msg) from error
+    if width is not None and config.width != width:
+        msg = (
+            f"load fusion: {config_path}: it was made for embeddings of width"
+            f" {config.width}, the encoders give width {width}"
+        )
+        raise FusionLoadError(msg)
+    try:
+        weights = load_file(weights_path)
+    except (OSError, SafetensorError) as error:
+        msg = f"load fusion: {weights_path}: {error}"
+        raise FusionLoadError(msg) from error
+    model = FusionModel(config)
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
+        want = tuple(expected[name].shape) if name in expected else "no such tensor"
+        got = tuple(weights[name].shape) if name in weights else "nothing"
+        if want != got:
+            msg = f"load fusion: {weights_path}: '{name}' holds {got}, expected {want}"
+            raise FusionLoadError(msg)
+        if not torch.isfinite(weights[name]).all():
+            msg = f"load fusion: {weights_path}: '{name}' holds NaN or infinity"
+            raise FusionLoadError(msg)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+class FusionScorer:
+    """Numpy in, numpy out: a fitted fusion as the running jobs use it.
+
+    Args:
+        model: a fitted model; it is switched to evaluation.
+    """
+
+    def __init__(self, model: FusionModel) -> None:
+        self.model = model.eval()
+        self.config = model.config
+
+    def score(
+        self,
+        x: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        tree_logit: NDArray[np.floating[Any]],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Fuses a batch of cases.
+
+        Args:
+            x: (B, M, D) float32; B may be 0.
+            mask: (B, M) bool.
+            tree_logit: (B,).
+
+        Returns:
+            logit (B,), gates (B, M), fused (B, D), all float32.
+        """
+        with torch.inference_mode():
+            out = self.model(*self._tensors(x, mask, tree_logit))
+            return out.logit.numpy(), out.gates.numpy(), out.fused.numpy()
+
+    def leave_one_out(
+        self,
+        x: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        tree_logit: NDArray[np.floating[Any]],
+    ) -> NDArray[np.float32]:
+        """Says how much of each logit is owed to each modality's embedding.
+
+        The tree's part stays in place: its own contributions explain that.
+
+        Args:
+            x: (B, M, D) float32; B may be 0.
+            mask: (B, M) bool.
+            tree_logit: (B,).
+
+        Returns:
+            (B, M): logit with all, less the logit without that modality; exactly 0
+            for an absent one.
+        """
+        rows, modalities = mask.shape
+        keep = np.vstack((np.ones(modalities, bool), ~np.eye(modalities, dtype=bool)))
+        masks = (mask[None] & keep[:, None]).reshape(-1, modalities)
+        with torch.inference_mode():
+            whole, _, base = self._tensors(x, mask, tree_logit)
+            out = self.model(
+                whole.repeat(modalities + 1, 1, 1),
+                torch.from_numpy(masks),
+                base.repeat(modalities + 1),
+            )
+            logit = out.logit.numpy().reshape(modalities + 1, rows)
+        delta = (logit[0] - logit[1:]).T
+        return np.where(mask, delta, np.float32(0))
+
+    def _tensors(
+        self,
+        x: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        tree_logit: NDArray[np.floating[Any]],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        want = (len(mask), len(self.config.modalities), self.config.width)
+        if x.shape != want or mask.shape != want[:2] or tree_logit.shape != want[:1]:
+            msg = (
+                f"score: embeddings {x.shape}, mask {mask.shape} and tree_logit"
+                f" {tree_logit.shape} do not fit this fusion: expected {want}"
+            )
+            raise ValueError(msg)
+        return (
+            torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)),
+            torch.from_numpy(np.ascontiguousarray(mask, dtype=np.bool_)),
+            torch.from_numpy(np.ascontiguousarray(tree_logit, dtype=np.float32)),
+        )

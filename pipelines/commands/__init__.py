@@ -1,0 +1,1 @@
+"""One file for each command of `sluice`: its options, its work, its printing."""

@@ -1,0 +1,1 @@
+"""One Flink function each; a job wires them together."""

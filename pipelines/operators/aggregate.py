@@ -1,0 +1,115 @@
+"""Window features of one entity, added to the rows that pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyflink.common import Row
+from pyflink.common.typeinfo import Types
+from pyflink.datastream import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream.state import ListStateDescriptor
+
+from automl.task import TaskSpec
+from automl.windows import ShardWindows
+from connectors.rows import EventRows
+from pipelines.operators.read import by_shard, letters_out
+
+#: Appended state entries of a shard before they are pruned into one.
+COMPACT_AFTER = 512
+
+
+def windows_column(entity: str) -> str:
+    """Name of the (B, V) column that carries an entity's window features."""
+    return f"windows.{entity}"
+
+
+class AggregateWindows(KeyedProcessFunction):
+    """Adds one entity's window features, and sends rows on to the next key's shard.
+
+    Durable state of a shard is the list of rows it has seen inside the horizon; the
+    structure that answers windows lives in memory and is rebuilt from that list.
+    A row too old for its entity's windows goes to dead letters as `late`.
+
+    Args:
+        task: the task file, resolved, as a plain dict.
+        entity: whose windows.
+        next_key: the column that chooses the shard of the next operator.
+        shards: number of shards.
+        dead_letters: full name of the dead-letter topic.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: dict[str, Any],
+        entity: str,
+        next_key: str,
+        shards: int,
+        dead_letters: str,
+    ) -> None:
+        self._task = task
+        self._entity = entity
+        self._next_key = next_key
+        self._shards = shards
+        self._dead_letters = dead_letters
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Open the shard's list of seen rows."""
+        self._spec = TaskSpec.from_json(self._task)
+        self._windows: dict[int, ShardWindows] = {}
+        self._entries: dict[int, int] = {}
+        self._seen = runtime_context.get_list_state(
+            ListStateDescriptor("seen", Types.PICKLED_BYTE_ARRAY())
+        )
+
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Any:
+        """Rows of one shard."""
+        shard, rows = value[0], value[1]
+        windows = self._windows.get(shard)
+        if windows is None:
+            windows = self._windows[shard] = self._restored(shard)
+        ids = rows.columns[windows.entity_column]
+        values, late = windows.observe(ids, rows.event_time_ms, rows.columns)
+        rows.columns[windows_column(self._entity)] = values
+        if late.any():
+            reason = f"older than the windows of its {self._entity} reach back"
+            letters = [
+                rows.dead_letter(row, kind="late", reason=reason)
+                for row in np.flatnonzero(late).tolist()
+            ]
+            yield from letters_out(self._dead_letters, letters)
+            rows = rows.take(np.flatnonzero(~late).tolist())
+            if not len(rows):
+                return
+        self._remember(shard, windows, rows)
+        keys = rows.case_id
+        if self._next_key != "case_id":
+            keys = rows.columns[self._next_key].tolist()
+        for target, part in by_shard(rows, keys, self._shards):
+            yield Row(target, part)
+
+    def _restored(self, shard: int) -> ShardWindows:
+        windows = ShardWindows(self._spec, self._entity)
+        entries = list(self._seen.get() or ())
+        for columns in entries:
+            windows.restore(pa.table(columns))
+        self._entries[shard] = len(entries)
+        return windows
+
+    def _remember(self, shard: int, windows: ShardWindows, rows: EventRows) -> None:
+        columns = {
+            "entity_id": [str(x) for x in rows.columns[windows.entity_column]],
+            "event_time_ms": rows.event_time_ms,
+            **{f"column.{name}": rows.columns[name] for name in windows.columns},
+        }
+        self._seen.add(columns)
+        self._entries[shard] += 1
+        if self._entries[shard] > COMPACT_AFTER:
+            windows.prune()
+            kept = windows.rows()
+            self._seen.update(
+                [{n: kept.column(n).to_numpy() for n in kept.schema.names}]
+            )
+            self._entries[shard] = 1

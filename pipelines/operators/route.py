@@ -1,0 +1,97 @@
+"""Embeddings to the shard of their case; model announcements to every shard."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyflink.common import Row
+from pyflink.datastream import ProcessFunction
+
+from connectors.codec import CodecError, decode_frame
+from connectors.flink import place_and_value
+from connectors.records import DeadLetter, Place
+from connectors.rows import EventRows, Origins
+from pipelines.operators.read import by_shard, letters_out
+
+
+class RouteToCases(ProcessFunction):
+    """Source rows of `embeddings` and `models` to `SHARDED` rows keyed by case.
+
+    An announcement goes to every shard as a plain dict, in order with its rows.
+
+    Args:
+        models: full name of the topic of announcements.
+        shards: number of shards.
+        dead_letters: full name of the dead-letter topic.
+    """
+
+    def __init__(self, *, models: str, shards: int, dead_letters: str) -> None:
+        self._models = models
+        self._shards = shards
+        self._dead_letters = dead_letters
+
+    def process_element(self, value: Row, ctx: ProcessFunction.Context) -> Any:
+        """One Kafka value."""
+        place, raw = place_and_value(value)
+        try:
+            if place.topic == self._models:
+                announced = _announcement(raw, place)
+                for shard in range(self._shards if announced else 0):
+                    yield Row(shard, announced)
+            else:
+                rows = _embeddings(raw or b"", place)
+                for shard, part in by_shard(rows, rows.case_id, self._shards):
+                    yield Row(shard, part)
+        except (CodecError, KeyError, TypeError, ValueError) as error:
+            letter = DeadLetter(
+                place=place,
+                row=-1,
+                kind="unreadable",
+                reason=f"read {place}: {type(error).__name__}: {error}",
+                event_id="",
+                modality="",
+                value=raw or b"",
+            )
+            yield from letters_out(self._dead_letters, [letter])
+
+
+def _announcement(raw: bytes | None, place: Place) -> dict[str, Any] | None:
+    if raw is None:  # a tombstone: the name is no longer announced
+        return None
+    found = json.loads(raw)
+    return {
+        "name": str(found["name"]),
+        "version": int(found["version"]),
+        "folder": str(found["folder"]),
+        "place": asdict(place),
+    }
+
+
+def _embeddings(raw: bytes, place: Place) -> EventRows:
+    batch = decode_frame(raw)
+
+    def objects(name: str) -> Any:
+        return np.array(batch.column(name).to_pylist(), dtype=object)
+
+    vectors = batch.column("vector")
+    flat = vectors.flatten().to_numpy().astype(np.float32)
+    if vectors.null_count or not np.isfinite(flat).all():
+        msg = "vectors hold missing or non-finite values"
+        raise ValueError(msg)
+    return EventRows(
+        modality="embedding",
+        event_id=batch.column("event_id").to_pylist(),
+        case_id=batch.column("case_id").to_pylist(),
+        event_time_ms=batch.column("event_time").cast(pa.int64()).to_numpy(),
+        created_ms=batch.column("created_ms").to_numpy(),
+        origins=Origins.of_frame(place, np.arange(batch.num_rows, dtype=np.int32)),
+        columns={
+            "modality": objects("modality"),
+            "fingerprint": objects("fingerprint"),
+            "vector": flat.reshape(batch.num_rows, -1),
+        },
+    )

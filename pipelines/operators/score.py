@@ -1,0 +1,226 @@
+"""Cases scored as their events land, with a model that can be swapped while running."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyflink.common import Row
+from pyflink.common.typeinfo import Types
+from pyflink.datastream import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+
+from automl.features import FeatureAssembler
+from automl.registry import ArtefactError
+from automl.task import TaskSpec
+from connectors.flink import out_row
+from connectors.records import MODALITIES, DeadLetter, Place
+from connectors.rows import EventRows
+from pipelines.decide import decision_frames
+from pipelines.operators.aggregate import windows_column
+from pipelines.operators.assemble import (
+    TABULAR,
+    Case,
+    Landing,
+    Pending,
+    inputs,
+    land,
+    release,
+)
+from pipelines.operators.read import letters_out, now_ms
+from pipelines.scorer import Scorer
+
+#: How often a shard looks for media that waited too long and for old cases.
+TICK_MS = 1000
+
+
+class ScoreCases(KeyedProcessFunction):
+    """Event rows, embeddings and model announcements of one shard to Kafka rows.
+
+    The main output is `OUT`: frames of decisions, features and vectors, and one JSON
+    alert whenever the alert state of a case changes. State per shard: its open cases
+    (expiring `case_ttl_s` after their last event) and the model announced last.
+
+    Args:
+        config: the job's settings, as a plain dict of `JobConfig`.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Load the model and open the shard's state."""
+        import torch
+
+        torch.set_num_threads(1)
+        self._use(Scorer.load(Path(self._config["model_folder"])))
+        self._cases = runtime_context.get_map_state(
+            MapStateDescriptor("cases", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+        )
+        self._announced = runtime_context.get_state(
+            ValueStateDescriptor("model", Types.PICKLED_BYTE_ARRAY())
+        )
+        self._touched_shards: set[int] = set()
+        self._tried: dict[str, str] = {}
+        self._waiting: dict[int, set[str]] = {}
+
+    def _use(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._spec = TaskSpec.from_json(scorer.manifest.task)
+        self._assembler = FeatureAssembler(self._spec)
+
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Any:
+        """Rows, embeddings or an announcement, for one shard."""
+        shard, body = value[0], value[1]
+        timers = ctx.timer_service()
+        clock_ms = timers.current_processing_time()
+        if shard not in self._touched_shards:
+            yield from self._first_touch(shard)
+            timers.register_processing_time_timer(clock_ms + TICK_MS)
+        if isinstance(body, dict):
+            yield from self._swap(body)
+            return
+        landings, letters = (
+            self._tabular(body) if body.modality == "tabular" else self._media(body)
+        )
+        yield from letters_out(self._topic("dead-letters"), letters)
+        pending: list[Pending] = []
+        touched: dict[str, Case] = {}
+        for case_id, landing in zip(body.case_id, landings, strict=True):
+            if landing is None:
+                continue
+            case = touched.get(case_id) or self._cases.get(case_id) or Case(case_id)
+            touched[case_id] = case
+            pending += land(case, landing, clock_ms)
+            waiting = self._waiting[shard]
+            (waiting.add if case.held else waiting.discard)(case_id)
+        yield from self._decide(shard, pending)
+        for case_id, case in touched.items():
+            self._cases.put(case_id, case)
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
+        """Decide cases whose tabular event did not come; forget old cases."""
+        shard = ctx.get_current_key()
+        timers = ctx.timer_service()
+        clock_ms = timers.current_processing_time()
+        if shard not in self._touched_shards:
+            yield from self._first_touch(shard)
+        pending: list[Pending] = []
+        for case_id in list(self._waiting[shard]):
+            case = self._cases.get(case_id)
+            if clock_ms - case.touched_ms >= self._config["media_wait_ms"]:
+                pending += release(case)
+                self._waiting[shard].discard(case_id)
+                self._cases.put(case_id, case)
+        yield from self._decide(shard, pending)
+        for one in pending:
+            self._cases.put(one.case.case_id, one.case)
+        if timestamp // TICK_MS % 60 == 0:
+            self._forget(clock_ms - 1000 * self._config["case_ttl_s"])
+        timers.register_processing_time_timer(clock_ms + TICK_MS)
+
+    def _first_touch(self, shard: int) -> Iterator[Any]:
+        """Bring memory in step with restored state, once per shard and start."""
+        self._touched_shards.add(shard)
+        self._waiting[shard] = {
+            case_id for case_id, case in self._cases.items() if case.held
+        }
+        announced = self._announced.value()
+        if announced is not None:
+            yield from self._swap(announced)
+
+    def _forget(self, before_ms: int) -> None:
+        old = [i for i, case in self._cases.items() if case.touched_ms < before_ms]
+        for case_id in old:
+            self._cases.remove(case_id)
+
+    def _swap(self, announced: dict[str, Any]) -> Iterator[Any]:
+        """Use the announced version from the next row on, or say why not."""
+        self._announced.update(announced)
+        manifest = self._scorer.manifest
+        folder = str(announced["folder"])
+        if announced["name"] != manifest.name or folder in self._tried:
+            return
+        self._tried = {folder: announced["name"]}
+        if announced["version"] == manifest.version:
+            return
+        try:
+            scorer = Scorer.load(Path(folder))
+            if scorer.manifest.task["features"] != manifest.task["features"]:
+                msg = f"{folder}: made for other features; restart the job for it"
+                raise ArtefactError(msg)
+        except Exception as error:
+            letter = DeadLetter(
+                place=Place(**announced["place"]),
+                row=-1,
+                kind="mismatch",
+                reason=f"model refused, v{manifest.version} stays: {error}",
+                event_id="",
+                modality="",
+                value=json.dumps(announced).encode(),
+            )
+            yield from letters_out(self._topic("dead-letters"), [letter])
+            return
+        self._use(scorer)
+
+    def _tabular(
+        self, rows: EventRows
+    ) -> tuple[list[Landing | None], list[DeadLetter]]:
+        windows = {e: rows.columns[windows_column(e)] for e in self._assembler.entities}
+        x = self._assembler.assemble(rows.event_time_ms, rows.columns, windows)
+        return [
+            Landing(event_id, TABULAR, int(time_ms), int(created), features)
+            for event_id, time_ms, created, features in zip(
+                rows.event_id, rows.event_time_ms, rows.created_ms, x, strict=True
+            )
+        ], []
+
+    def _media(self, rows: EventRows) -> tuple[list[Landing | None], list[DeadLetter]]:
+        """Landings of embeddings; those of another encoder are refused."""
+        landings: list[Landing | None] = []
+        letters: list[DeadLetter] = []
+        known = self._scorer.manifest.fingerprints
+        for i, event_id in enumerate(rows.event_id):
+            modality = rows.columns["modality"][i]
+            fingerprint = rows.columns["fingerprint"][i]
+            if known.get(modality) != fingerprint:
+                landings.append(None)
+                reason = (
+                    f"embedding made by encoder {fingerprint}, the model takes "
+                    f"{modality} from {known.get(modality)}"
+                )
+                letters.append(rows.dead_letter(i, kind="mismatch", reason=reason))
+                continue
+            landings.append(
+                Landing(
+                    event_id,
+                    MODALITIES.index(modality),
+                    int(rows.event_time_ms[i]),
+                    int(rows.created_ms[i]),
+                    rows.columns["vector"][i],
+                )
+            )
+        return landings, letters
+
+    def _decide(self, shard: int, pending: list[Pending]) -> Iterator[Row]:
+        if not pending:
+            return
+        manifest = self._scorer.manifest
+        x, vectors, mask = inputs(
+            pending, features=len(manifest.features), width=manifest.width
+        )
+        scored = self._scorer.score(x, vectors, mask)
+        told = np.flatnonzero(scored.alert).tolist()
+        reasons = dict(
+            zip(told, self._scorer.reasons(x, scored, mask, told), strict=True)
+        )
+        for topic, key, value in decision_frames(
+            manifest, pending, x, mask, scored, reasons, now_ms()
+        ):
+            yield out_row(self._topic(topic), key or str(shard), value)
+
+    def _topic(self, name: str) -> str:
+        return str(self._config["prefix"]) + name

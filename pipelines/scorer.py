@@ -1,0 +1,158 @@
+"""A model version at work: features and embeddings in, scores with reasons out.
+
+Legend: `B` rows, `M` modalities, `D` shared width, `F` features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl.candidates import TreeCandidate
+from automl.explain import reasons
+from automl.registry import ArtefactError, Manifest, verify
+from connectors.records import MODALITIES
+from encoders.base import Encoder
+from encoders.store import load_encoder
+from fusion.model import FusionScorer, load_fusion
+
+TREE_FILE = "tree.txt"
+FUSION_FOLDER = "fusion"
+ENCODERS_FOLDER = "encoders"
+TABULAR = MODALITIES.index("tabular")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a model says about a batch.
+
+    Attributes:
+        score: float64 (B,) in (0, 1).
+        alert: bool (B,), score at or above the threshold.
+        gates: float32 (B, M), 0 for an absent modality.
+        fused: float32 (B, D), unit rows.
+        vectors: float32 (B, M, D), the inputs with the tabular vector filled in.
+        tree_logit: float64 (B,), the tabular part's log-odds.
+    """
+
+    score: NDArray[np.float64]
+    alert: NDArray[np.bool_]
+    gates: NDArray[np.float32]
+    fused: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    tree_logit: NDArray[np.float64]
+
+
+class Scorer:
+    """Scores cases with one verified model version.
+
+    Args:
+        manifest: what the version says of itself.
+        tree: log-odds from the tabular features.
+        fusion: evidence of the media on top.
+        tabular: encoder of the feature row.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        tree: TreeCandidate,
+        fusion: FusionScorer,
+        tabular: Encoder,
+    ) -> None:
+        self.manifest = manifest
+        self.tree = tree
+        self.fusion = fusion
+        self.tabular = tabular
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """A version whose every file is as its manifest says, tried on one row.
+
+        Raises:
+            ArtefactError: a file is missing or altered, or the parts do not fit.
+        """
+        manifest = verify(folder)
+        tree = TreeCandidate.load(folder / TREE_FILE)
+        fusion = load_fusion(folder / FUSION_FOLDER, width=manifest.width)
+        tabular = load_encoder(folder / ENCODERS_FOLDER / "tabular")
+        if tree.feature_count != len(manifest.features):
+            msg = (
+                f"{folder / TREE_FILE}: takes {tree.feature_count} features, the "
+                f"manifest names {len(manifest.features)}"
+            )
+            raise ArtefactError(msg)
+        found = cls(manifest, tree, FusionScorer(fusion), tabular)
+        shape = (1, len(MODALITIES))
+        found.score(
+            np.zeros((1, len(manifest.features))),
+            np.zeros((*shape, manifest.width), np.float32),
+            np.ones(shape, np.bool_),
+        )
+        return found
+
+    def score(
+        self,
+        features: NDArray[np.float64],
+        vectors: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+    ) -> Scored:
+        """Scores cases of which some modalities are present.
+
+        Args:
+            features: float64 (B, F), anything where the tabular part is absent.
+            vectors: float32 (B, M, D) embeddings; the tabular one is computed here.
+            mask: bool (B, M), which modalities are present.
+        """
+        there = mask[:, TABULAR]
+        tree_logit = np.full(len(mask), self.manifest.prior_logit)
+        vectors = vectors.copy()
+        if there.any():
+            rows = features[there]
+            tree_logit[there] = self.tree.predict_logit(rows)
+            decoded = [self.tabular.decode(row) for row in rows]
+            vectors[there, TABULAR] = self.tabular.encode(decoded)
+        logit, gates, fused = self.fusion.score(vectors, mask, tree_logit)
+        score = 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
+        return Scored(
+            score=score,
+            alert=score >= self.manifest.threshold,
+            gates=gates,
+            fused=fused,
+            vectors=vectors,
+            tree_logit=tree_logit,
+        )
+
+    def reasons(
+        self,
+        features: NDArray[np.float64],
+        scored: Scored,
+        mask: NDArray[np.bool_],
+        rows: list[int],
+    ) -> list[list[dict[str, Any]]]:
+        """What raised the score of the given rows, strongest first."""
+        if not rows:
+            return []
+        some = mask[rows]
+        deltas = self.fusion.leave_one_out(
+            scored.vectors[rows], some, scored.tree_logit[rows]
+        )
+        parts = self.tree.contributions(np.nan_to_num(features[rows]))
+        parts[~some[:, TABULAR]] = 0.0
+        return [
+            reasons(
+                self.manifest.features,
+                features[row],
+                parts[i],
+                {
+                    m: float(deltas[i, j])
+                    for j, m in enumerate(MODALITIES)
+                    if some[i, j]
+                },
+            )
+            for i, row in enumerate(rows)
+        ]

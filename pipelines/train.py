@@ -1,0 +1,197 @@
+"""An archive to a registered model version: encoders, trees and fusion in one pass.
+
+Legend: `N` cases, `M` modalities, `D` shared width, `F` features.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl.candidates import TreeCandidate
+from automl.evaluate import auc, average_precision, threshold_for_alerts_per_day
+from automl.registry import ModelVersion, Registry
+from automl.task import TaskSpec
+from connectors.archive import Archive, column_kinds
+from connectors.records import MODALITIES
+from encoders import build_encoder, save_encoders
+from encoders.align import fit_encoders
+from encoders.base import Encoder
+from fusion.model import FusionConfig, FusionScorer, save_fusion
+from fusion.train import fit_fusion
+from pipelines.offline import Joined, embed, join, labels_of
+from pipelines.scorer import ENCODERS_FOLDER, FUSION_FOLDER, TREE_FILE
+
+#: Told one line per step.
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How a model is fitted.
+
+    Attributes:
+        seed: of every random choice.
+        fit_share: part of the labelled cases, earliest first, that is learnt from;
+            the rest, later in time, judges and sets the threshold.
+        align_budget_s: wall clock for the encoders.
+        fusion_budget_s: wall clock for the fusion.
+        width: D, width of every embedding.
+    """
+
+    seed: int = 0
+    fit_share: float = 0.75
+    align_budget_s: float = 60.0
+    fusion_budget_s: float = 30.0
+    width: int = 128
+
+
+def train(
+    archive: Archive,
+    task: Mapping[str, Any] | Path,
+    name: str,
+    registry: Registry,
+    *,
+    config: TrainConfig | None = None,
+    say: Say | None = None,
+) -> ModelVersion:
+    """Fit a model on the labelled cases of an archive, judge it forward in time, store.
+
+    The new version is not promoted; that is the caller's choice.
+
+    Raises:
+        TaskError: the task does not fit the archive.
+        ValueError: no usable tabular event, or too few labels of either class.
+    """
+    config = config or TrainConfig()
+    say = say or (lambda line: None)
+    spec = TaskSpec.from_json(task)
+    if "tabular" in archive.tables:
+        spec = spec.resolve(column_kinds(archive.tables["tabular"]))
+    encoders = _encoders(spec, config)
+    joined = join(spec, archive, encoders)
+    y = labels_of(archive, joined.case_id)
+    say(
+        f"read {len(y)} cases, {int((y == 1).sum())} of {int((y >= 0).sum())} "
+        f"labelled ones are positive; {len(joined.dead)} events cannot be used"
+    )
+    labelled = np.flatnonzero(y >= 0)
+    fit, later = np.split(labelled, [int(len(labelled) * config.fit_share)])
+    _check_classes(y, fit, later)
+
+    _align(encoders, joined, y, fit, config, say)
+    vectors = embed(joined, encoders)
+    say("encoded every distinct payload once")
+
+    x, mask = joined.features, joined.mask
+    oof = TreeCandidate.fit_out_of_fold(x[fit], y[fit], seed=config.seed)
+    tree = TreeCandidate.fit(x[fit], y[fit], seed=config.seed)
+    fusion = fit_fusion(
+        vectors[fit],
+        mask[fit],
+        y[fit],
+        oof,
+        config=FusionConfig(modalities=MODALITIES, width=config.width),
+        seed=config.seed,
+        budget_s=config.fusion_budget_s,
+    )
+    tree_logit = tree.predict_logit(x[later])
+    logit, _, _ = FusionScorer(fusion).score(vectors[later], mask[later], tree_logit)
+    score = 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
+    metrics = _metrics(y[later], tree_logit, score, fit)
+    say(
+        f"judged on {len(later)} later cases: AUC {metrics['auc']:.3f} "
+        f"(tabular alone {metrics['auc_tabular']:.3f}), "
+        f"average precision {metrics['average_precision']:.3f}"
+    )
+    share = float(y[fit].mean())
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Path(folder)
+        tree.save(stage / TREE_FILE)
+        save_fusion(fusion, stage / FUSION_FOLDER)
+        save_encoders(encoders, stage / ENCODERS_FOLDER)
+        return registry.save(
+            name,
+            stage,
+            parent=None,
+            task=spec.to_dict(),
+            features=spec.feature_names,
+            width=config.width,
+            modalities=MODALITIES,
+            fingerprints={m: e.fingerprint for m, e in encoders.items()},
+            threshold=threshold_for_alerts_per_day(
+                score, joined.event_time_ms[later], spec.alerts_per_day
+            ),
+            prior_logit=float(np.log(share / (1.0 - share))),
+            metrics=metrics,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+
+def _encoders(spec: TaskSpec, config: TrainConfig) -> dict[str, Encoder]:
+    """Untrained encoders in mask order: tabular and the media the task names."""
+    features = len(spec.feature_names)
+    tabular = {"modality": "tabular", "features": features, "width": config.width}
+    encoders = {"tabular": build_encoder(tabular)}
+    for modality, options in spec.modalities.items():
+        given = {"width": config.width, **options, "modality": modality}
+        encoders[modality] = build_encoder(given)
+    return encoders
+
+
+def _check_classes(
+    y: NDArray[np.int64], fit: NDArray[np.intp], later: NDArray[np.intp]
+) -> None:
+    for what, rows in (("to learn from", fit), ("to judge by", later)):
+        held = np.bincount(y[rows], minlength=2)
+        if held.min() < 2:
+            msg = (
+                f"train: the {len(rows)} labelled cases {what} hold {held[1]} positive "
+                f"and {held[0]} negative ones; at least 2 of each are needed"
+            )
+            raise ValueError(msg)
+
+
+def _align(
+    encoders: Mapping[str, Any],
+    joined: Joined,
+    y: NDArray[np.int64],
+    fit: NDArray[np.intp],
+    config: TrainConfig,
+    say: Say,
+) -> None:
+    encoders["tabular"].fit_scaling(joined.features[fit])
+    rows = [encoders["tabular"].decode(row) for row in joined.features]
+    report = fit_encoders(
+        encoders,
+        {"tabular": rows, **joined.items},
+        joined.item[fit],
+        y[fit],
+        seed=config.seed,
+        budget_s=config.align_budget_s,
+        progress=lambda share, line: say(line),
+    )
+    say(f"encoders trained in {report.seconds:.0f} s, {report.steps} steps")
+
+
+def _metrics(
+    y: NDArray[np.int64],
+    tree_logit: NDArray[np.float64],
+    score: NDArray[np.float64],
+    fit: NDArray[np.intp],
+) -> dict[str, Any]:
+    return {
+        "fitted_cases": len(fit),
+        "judged_cases": len(y),
+        "auc": auc(y, score),
+        "auc_tabular": auc(y, tree_logit),
+        "average_precision": average_precision(y, score),
+        "average_precision_tabular": average_precision(y, tree_logit),
+    }
