@@ -7,6 +7,7 @@ Shapes: `N` rows, `F` features.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
+
+
+#: Opens the last line of a saved file; LightGBM itself ignores that line.
+SEAL = "sha256 of the text above: "
 
 
 class CandidateError(Exception):
@@ -104,6 +109,10 @@ def _check(x: Rows, y: Labels) -> None:
         held = f"only label {classes[0]}" if classes else "no rows"
         msg = f"fit: {len(y)} training rows hold {held}; both labels are needed"
         raise CandidateError(msg)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class TreeCandidate(Candidate):
@@ -210,23 +219,28 @@ class TreeCandidate(Candidate):
         return np.asarray(parts, dtype=np.float64)[:, :-1]
 
     def save(self, path: Path) -> None:
-        """Writes LightGBM's text form."""
+        """Writes LightGBM's text form, and a last line with its SHA-256."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.booster.model_to_string(), encoding="utf-8")
+        text = self.booster.model_to_string().rstrip("\n") + "\n"
+        path.write_text(text + SEAL + _sha256(text) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads LightGBM's text form, refusing a file that is not whole."""
+        """Reads a file written by `save`, refusing one that is not whole.
+
+        LightGBM ends the whole process on some damaged texts, so nothing reaches it
+        unless the last line vouches for the rest.
+        """
         try:
-            text = path.read_text(encoding="utf-8")
+            text, _, seal = path.read_text(encoding="utf-8").rpartition(SEAL)
         except (OSError, UnicodeDecodeError) as error:
             msg = f"load trees: {path}: {error}"
             raise CandidateError(msg) from error
         if not text.startswith("tree\n"):
-            msg = f"load trees: {path}: this is no LightGBM text model"
+            msg = f"load trees: {path}: cut short, or no trees saved by this program"
             raise CandidateError(msg)
-        if "\nend of trees\n" not in text or "\nend of parameters\n" not in text:
-            msg = f"load trees: {path}: the file is cut short"
+        if seal != _sha256(text) + "\n":
+            msg = f"load trees: {path}: altered or cut short: the SHA-256 differs"
             raise CandidateError(msg)
         try:
             return cls(lightgbm.Booster(model_str=text))

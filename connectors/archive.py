@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +13,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from connectors.records import CONTENT_COLUMN, MODALITIES, Modality
+from connectors.archive_columns import (
+    KEY_FIELDS,
+    ArchiveError,
+    column_kinds,
+    conform,
+    media_schema,
+    typed_column,
+)
+from connectors.records import MODALITIES, Modality
+from connectors.schemas import LABELS, TIME
 
-ColumnKind = Literal["number", "string", "bool"]
+__all__ = [
+    "Archive",
+    "ArchiveError",
+    "column_kinds",
+    "count_events",
+    "iter_slices",
+    "media_schema",
+    "read_archive",
+    "read_labels",
+    "with_created_ms",
+    "write_archive",
+]
+
 Int64s = npt.NDArray[np.int64]
 
-#: The one type of every instant: milliseconds since 1970, UTC.
-TIME = pa.timestamp("ms", tz="UTC")
-KEY_FIELDS = (
-    pa.field("event_id", pa.string()),
-    pa.field("case_id", pa.string()),
-    pa.field("event_time", TIME),
-)
-LABEL_SCHEMA = pa.schema(
-    [("case_id", pa.string()), ("label_time", TIME), ("label", pa.int8())]
-)
-RESERVED = frozenset({"event_id", "case_id", "event_time", "created_ms"})
 _NO_TIME = np.iinfo(np.int64).max
 _MOST_CHUNKS = 256
-
-
-class ArchiveError(ValueError):
-    """The archive as a whole cannot be used; names the file, column and expectation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,12 +61,6 @@ class Archive:
         return sum(table.num_rows for table in self.tables.values())
 
 
-def media_schema(modality: Modality) -> pa.Schema:
-    """The columns of a media table: the three keys and its content."""
-    kind = pa.string() if modality == "text" else pa.binary()
-    return pa.schema([*KEY_FIELDS, pa.field(CONTENT_COLUMN[modality], kind)])
-
-
 def read_archive(path: Path | str) -> Archive:
     """The whole archive in memory; bad single values stay for the stream to judge.
 
@@ -70,7 +69,7 @@ def read_archive(path: Path | str) -> Archive:
     """
     folder = Path(path)
     tables: dict[Modality, pa.Table] = {
-        modality: _sort(_conform(_read(file), modality, file), "event_time")
+        modality: _sort(conform(_read(file), modality, file), "event_time")
         for modality, file in _files(folder).items()
     }
     return Archive(tables=tables, labels=read_labels(folder))
@@ -82,8 +81,8 @@ def read_labels(path: Path | str) -> pa.Table | None:
     if not file.is_file():
         return None
     table = _read(file)
-    columns = [_column(table, field, file) for field in LABEL_SCHEMA]
-    return _sort(pa.table(columns, schema=LABEL_SCHEMA), "label_time")
+    columns = [typed_column(table, field, file) for field in LABELS]
+    return _sort(pa.table(columns, schema=LABELS), "label_time")
 
 
 def write_archive(path: Path | str, archive: Archive) -> None:
@@ -92,10 +91,10 @@ def write_archive(path: Path | str, archive: Archive) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for modality, table in archive.tables.items():
         file = folder / f"{modality}.parquet"
-        checked = _conform(table, modality, file)
+        checked = conform(table, modality, file)
         pq.write_table(checked, file, row_group_size=8192, compression="zstd")
     if archive.labels is not None:
-        labels = archive.labels.select(LABEL_SCHEMA.names).cast(LABEL_SCHEMA)
+        labels = archive.labels.select(LABELS.names).cast(LABELS)
         pq.write_table(labels, folder / "labels.parquet", compression="zstd")
 
 
@@ -103,21 +102,6 @@ def count_events(path: Path | str) -> dict[Modality, int]:
     """Rows by modality, from the footers alone."""
     files = _files(Path(path))
     return {modality: _open(file).metadata.num_rows for modality, file in files.items()}
-
-
-def column_kinds(table: pa.Table | pa.RecordBatch | pa.Schema) -> dict[str, ColumnKind]:
-    """The kind of every typed column beside the keys; columns of other types are out.
-
-    >>> column_kinds(pa.schema([("event_id", pa.string()), ("amount", pa.float64())]))
-    {'amount': 'number'}
-    """
-    schema = table if isinstance(table, pa.Schema) else table.schema
-    kinds: dict[str, ColumnKind] = {}
-    for field in schema:
-        kind = _kind(field.type)
-        if kind is not None and field.name not in RESERVED:
-            kinds[field.name] = kind
-    return kinds
 
 
 def iter_slices(
@@ -156,6 +140,16 @@ def iter_slices(
             )
 
 
+def with_created_ms(batch: pa.RecordBatch, created_ms: int) -> pa.RecordBatch:
+    """The slice with the producer's clock in `created_ms`, after the keys."""
+    stamp = pa.array(np.full(batch.num_rows, created_ms, dtype=np.int64))
+    columns = {n: batch.column(n) for n in batch.schema.names if n != "created_ms"}
+    names = list(columns)
+    names.insert(len(KEY_FIELDS), "created_ms")
+    arrays = [stamp if name == "created_ms" else columns[name] for name in names]
+    return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
 def _cut(
     tables: Mapping[Modality, pa.Table], frame_rows: int
 ) -> Iterator[tuple[Modality, pa.RecordBatch]]:
@@ -192,8 +186,12 @@ def _chunks(
     chunk_of = np.searchsorted(ends, times, side="right")
     in_order = bool(np.all(times[1:] >= times[:-1]))
     pieces = _in_order if in_order else _spilled
-    for table in pieces(file, chunk_of, len(ends) + 1, spill):
-        yield _sort(_conform(table, modality, file), "event_time")
+    try:
+        for table in pieces(file, chunk_of, len(ends) + 1, spill):
+            yield _sort(conform(table, modality, file), "event_time")
+    except (pa.ArrowException, OSError) as error:
+        msg = f"read {file}: its data cannot be read ({error})"
+        raise ArchiveError(msg) from error
 
 
 def _in_order(
@@ -247,7 +245,7 @@ def _files(folder: Path) -> dict[Modality, Path]:
     found = {modality: file for modality, file in candidates.items() if file.is_file()}
     if not found:
         expected = ", ".join(file.name for file in candidates.values())
-        msg = f"read archive {folder}: holds no events; expected one or more of {expected}"
+        msg = f"read archive {folder}: holds no events; expected any of {expected}"
         raise ArchiveError(msg)
     return found
 
@@ -268,83 +266,6 @@ def _read(file: Path, columns: list[str] | None = None) -> pa.Table:
         raise ArchiveError(msg) from error
 
 
-def _conform(table: pa.Table, modality: Modality, file: Path) -> pa.Table:
-    """The table with the archive's columns first and in the archive's types."""
-    wanted = list(KEY_FIELDS if modality == "tabular" else media_schema(modality))
-    if "created_ms" in table.column_names:
-        wanted.insert(len(KEY_FIELDS), pa.field("created_ms", pa.int64()))
-    columns = {field.name: _column(table, field, file) for field in wanted}
-    if modality == "tabular":
-        for name in table.column_names:
-            if table.column_names.count(name) > 1:
-                msg = f"read {file}: column '{name}' appears twice; expected once"
-                raise ArchiveError(msg)
-            if name not in columns:
-                columns[name] = _plain(table.column(name))
-    return pa.table(columns)
-
-
-def _column(table: pa.Table, field: pa.Field, file: Path) -> pa.ChunkedArray:
-    """The column in the field's type; a value that does not fit becomes null."""
-    found = table.column_names.count(field.name)
-    if found != 1:
-        state = "is missing" if not found else "appears twice"
-        msg = f"read {file}: column '{field.name}' {state}; expected one {field.type}"
-        raise ArchiveError(msg)
-    column = _plain(table.column(field.name))
-    given = column.type
-    if not (pa.types.is_null(given) or _fits(given, field.type)):
-        msg = f"read {file}: column '{field.name}' is {given}; expected {field.type}"
-        raise ArchiveError(msg)
-    if field.type == pa.int8() and pa.types.is_integer(given):
-        known = pc.and_(pc.greater_equal(column, -1), pc.less_equal(column, 1))
-        column = pc.if_else(known, column, pa.scalar(None, given))
-    return column.cast(field.type, safe=False)
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dictionaries opened, decimals as floats, large strings as strings."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_decimal(column.type):
-        return column.cast(pa.float64(), safe=False)
-    return column.cast(pa.string()) if column.type == pa.large_string() else column
-
-
-def _fits(given: pa.DataType, wanted: pa.DataType) -> bool:
-    if wanted == pa.int8():
-        return pa.types.is_integer(given) or pa.types.is_boolean(given)
-    if wanted == pa.binary():
-        return (
-            pa.types.is_binary(given)
-            or pa.types.is_large_binary(given)
-            or pa.types.is_fixed_size_binary(given)
-        )
-    if wanted == TIME:
-        return bool(pa.types.is_timestamp(given))
-    if wanted == pa.int64():
-        return bool(pa.types.is_integer(given))
-    return bool(given == wanted)
-
-
-def _kind(given: pa.DataType) -> ColumnKind | None:
-    """The kind of a column type, or None when no feature can be made of it."""
-    if pa.types.is_dictionary(given):
-        return _kind(given.value_type)
-    if pa.types.is_boolean(given):
-        return "bool"
-    if any(
-        is_number(given)
-        for is_number in (
-            pa.types.is_integer,
-            pa.types.is_floating,
-            pa.types.is_decimal,
-        )
-    ):
-        return "number"
-    return "string" if given in (pa.string(), pa.large_string()) else None
-
-
 def _times(column: pa.ChunkedArray) -> Int64s:
     """Milliseconds since 1970; a row without a time sorts after every other."""
     values = column.cast(TIME, safe=False).cast(pa.int64())
@@ -356,7 +277,7 @@ def _file_times(file: Path) -> Int64s:
         msg = f"read {file}: column 'event_time' is missing; expected one {TIME}"
         raise ArchiveError(msg)
     table = _read(file, ["event_time"])
-    return _times(_column(table, KEY_FIELDS[2], file))
+    return _times(typed_column(table, KEY_FIELDS[2], file))
 
 
 def _sort(table: pa.Table, time_column: str) -> pa.Table:

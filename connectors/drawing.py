@@ -25,7 +25,7 @@ def receipt(
     """
     paper = int(rng.integers(225, 250))
     ink = int(rng.integers(20, 70))
-    width, height = RECEIPT_SIZE
+    width = RECEIPT_SIZE[0]
     picture = Image.new("L", RECEIPT_SIZE, paper)
     draw = ImageDraw.Draw(picture)
     draw.text((6, 4), merchant[:14], fill=ink, font=_font(12))

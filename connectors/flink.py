@@ -7,7 +7,8 @@ from typing import Any
 
 from pyflink.common import Row
 from pyflink.common.typeinfo import Types
-from pyflink.datastream import DataStream
+from pyflink.datastream import DataStream, KeyedStream
+from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, Schema, StreamTableEnvironment
 
 from connectors.records import Place
@@ -22,6 +23,25 @@ OUT = Types.ROW_NAMED(
         Types.PRIMITIVE_ARRAY(Types.BYTE()),
     ],
 )
+
+#: Between operators: the shard that keys the state, and what is for that shard.
+SHARDED = Types.ROW_NAMED(["shard", "body"], [Types.INT(), Types.PICKLED_BYTE_ARRAY()])
+
+
+def by_shard_key(stream: DataStream) -> KeyedStream:
+    """A `SHARDED` stream keyed by its first field, without a Python operator for it.
+
+    `DataStream.key_by` runs a Python map that makes rows (key, value); rows of this
+    stream have that shape already. It is not only cheaper: in thread mode every Python
+    operator of a task has its own interpreter state on the same thread, and a native
+    extension that asks for the GIL (torch, scipy) then waits for itself for ever. So a
+    task must hold one Python operator, no more.
+    """
+    shard, body = SHARDED.get_field_types()
+    keyed = stream._j_data_stream.keyBy(
+        get_gateway().jvm.KeyByKeySelector(), Types.ROW([shard]).get_java_type_info()
+    )
+    return KeyedStream(keyed, body, stream)
 
 
 def out_row(topic: str, key: str, value: bytes) -> Row:

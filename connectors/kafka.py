@@ -92,7 +92,6 @@ class Producer:
             linger_ms=linger_ms,
             batch_size=256 * 1024,
             max_request_size=MAX_VALUE_BYTES,
-            buffer_memory=2 * MAX_VALUE_BYTES,
         )
         self._failed: list[Exception] = []
 
@@ -158,6 +157,7 @@ class Reader:
         self._consumer = KafkaConsumer(
             bootstrap_servers=bootstrap,
             enable_auto_commit=False,
+            auto_offset_reset="earliest",
             fetch_max_wait_ms=max_wait_ms,
             max_partition_fetch_bytes=MAX_VALUE_BYTES,
             fetch_max_bytes=2 * MAX_VALUE_BYTES,

@@ -33,7 +33,7 @@ _FORMANTS_HZ = (
 def spoken_amount(
     rng: np.random.Generator, *, amount: float, pitch_hz: float, robotic: bool = False
 ) -> bytes:
-    """A clip of 0.8 to 1.5 s, 8 kHz, 8 bit: the whole units of `amount`, digit by digit.
+    """A clip of 0.8 to 1.5 s, 8 kHz, 8 bit, that says the whole units of `amount`.
 
     Args:
         rng: drives intonation, tempo, loudness and background noise.

@@ -91,7 +91,7 @@ def prepare_items(
         parts = [
             encoders[modality].prepare(given[at : at + CHUNK_ROWS]) for at in starts
         ]
-        prepared[modality] = torch.cat(parts).clone()
+        prepared[modality] = torch.cat(parts)
     return prepared
 
 
@@ -206,9 +206,9 @@ def _open(lesson: Lesson) -> list[nn.Parameter]:
 def _batches(
     learn: NDArray[np.int64], size: int, choice: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Batches without end; each case once before any comes again."""
-    size = max(1, min(size, len(learn)))
-    while True:
+    """Batches without end, none of no cases; each case once before any comes again."""
+    size = min(size, len(learn))
+    while size:
         order = choice.permutation(learn)
         for start in range(0, len(order) - size + 1, size):
             yield order[start : start + size]

@@ -40,7 +40,7 @@ class Backbone:
                 use_safetensors=True,
                 dtype=torch.float32,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # tokenizers and safetensors have no common error
             msg = f"load text model '{folder}': {error}"
             raise EncoderLoadError(msg) from error
         finally:

@@ -116,16 +116,17 @@ class Lesson:
                 for pair in self.pairs:
                     partners = self._partners(pair, cases, seen)
                     if partners is not None:
-                        loss, chance = partners
-                        found.setdefault(pair, []).append((float(loss), chance))
+                        found.setdefault(pair, []).append(
+                            (float(partners[0]), partners[1])
+                        )
         self.train(on=True)
         for pair, losses in found.items():
-            loss, chance = (float(value) for value in np.mean(losses, axis=0))
+            loss, chance = np.mean(losses, axis=0).tolist()
             gain = max(0.0, 1.0 - loss / chance) if chance > 0 else 0.0
             self.gain[pair] = gain
             self.trust[pair] = min(1.0, max(LEAST_TRUST, gain / FULL_TRUST_GAIN))
-        label_loss = float(np.mean(told)) if told else 0.0
-        return self.label_part * label_loss - sum(self.gain.values())
+        label_part = self.label_part * float(np.mean(told)) if told else 0.0
+        return label_part - sum(self.gain.values())
 
     def train(self, *, on: bool) -> None:
         """Switch every network between training and use."""

@@ -106,9 +106,7 @@ def _whitening(rows: Matrix) -> Matrix:
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
 
 
-def _above_chance(
-    first: Matrix, second: Matrix, draw: np.random.Generator
-) -> Matrix:
+def _above_chance(first: Matrix, second: Matrix, draw: np.random.Generator) -> Matrix:
     """Gives the cross-correlation of two modalities, chance taken out.
 
     Directions weaker than the strongest one of the same rows paired at random are

@@ -77,12 +77,15 @@ class GatedCrossAttention(nn.Module):
     block; the gate of an absent modality is exactly 0.
 
     Args:
+        modalities: M.
         width: D, divisible by `heads`.
         heads: attention heads.
         dropout: applied to what attention and the feed-forward add.
     """
 
-    def __init__(self, width: int, *, heads: int, dropout: float) -> None:
+    def __init__(
+        self, modalities: int, width: int, *, heads: int, dropout: float
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
@@ -92,7 +95,9 @@ class GatedCrossAttention(nn.Module):
         self.feed = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
-        self.gate = nn.Linear(2 * width, 1)
+        self.gate = nn.Linear(2 * width, 1, bias=False)
+        nn.init.zeros_(self.gate.weight)
+        self.gate_bias = nn.Parameter(torch.zeros(modalities))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens_BMD: Tensor, mask_BM: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,5 +129,6 @@ class GatedCrossAttention(nn.Module):
 
         tokens = tokens_BMD + self.dropout(heard)
         tokens = tokens + self.dropout(self.feed(self.feed_norm(tokens)))
-        gates = self.gate(torch.cat((tokens_BMD, heard), -1)).squeeze(-1).sigmoid()
+        open_BM = self.gate(torch.cat((tokens_BMD, heard), -1)).squeeze(-1)
+        gates = (open_BM + self.gate_bias).sigmoid()
         return tokens, gates * mask_BM

@@ -1,15 +1,12 @@
 """The fusion model: embeddings of a case to a logit, gates and one fused row.
 
 Shapes: `B` batch, `M` modalities, `D` shared width, `K` token width, `P` pairs.
-
-FusionLoadError (a saved fusion cannot be used: the message names file and reason)
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,69 +18,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fusion.attention import Agreement, GatedCrossAttention, pairs_of, unit
+from fusion.config import FusionConfig, FusionLoadError
+
+__all__ = [
+    "FusionConfig",
+    "FusionLoadError",
+    "FusionModel",
+    "FusionOutput",
+    "FusionScorer",
+    "load_fusion",
+    "save_fusion",
+]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
-
-
-class FusionLoadError(Exception):
-    """A saved fusion is missing, damaged, or made for another width."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FusionConfig:
-    """Shape of the fusion model and how it is regularised.
-
-    Attributes:
-        modalities: names in mask order; the first is the one that is not media.
-        width: D, the width of the embeddings and of the fused row.
-        dim: K, the width of the tokens that attend to each other.
-        layers: stacked attention blocks.
-        heads: attention heads per block.
-        hidden: width of the head's hidden layer.
-        dropout: on tokens while fitting.
-        modality_dropout: probability that fitting hides a present modality.
-    """
-
-    modalities: tuple[str, ...] = ("tabular", "text", "image", "audio")
-    width: int = 128
-    dim: int = 32
-    layers: int = 1
-    heads: int = 2
-    hidden: int = 32
-    dropout: float = 0.1
-    modality_dropout: float = 0.15
-
-    def __post_init__(self) -> None:
-        if len(self.modalities) < 2 or len(set(self.modalities)) < len(self.modalities):
-            msg = f"fusion: modalities must be two or more names, got {self.modalities}"
-            raise ValueError(msg)
-        for name in ("width", "dim", "layers", "heads", "hidden"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                msg = f"fusion: {name} must be a whole number above 0, got {value!r}"
-                raise ValueError(msg)
-        if self.dim % self.heads:
-            msg = f"fusion: dim {self.dim} is not divisible by heads {self.heads}"
-            raise ValueError(msg)
-        for name in ("dropout", "modality_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                msg = f"fusion: {name} must be in [0, 1), got {getattr(self, name)!r}"
-                raise ValueError(msg)
-
-    @classmethod
-    def from_dict(cls, given: dict[str, Any]) -> FusionConfig:
-        """Builds a config, refusing unknown keys with the nearest known one."""
-        known = [field.name for field in fields(cls)]
-        for key in given:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-                msg = f"fusion: unknown key '{key}'; the nearest known key is '{near}'"
-                raise ValueError(msg)
-        values = dict(given)
-        if "modalities" in values:
-            values["modalities"] = tuple(values["modalities"])
-        return cls(**values)
 
 
 class FusionOutput(NamedTuple):
@@ -123,16 +71,20 @@ class FusionModel(nn.Module):
         self.register_buffer("share", torch.eye(config.width).repeat(modalities, 1, 1))
         self.center: Tensor
         self.register_buffer("center", torch.zeros(modalities, config.width))
+        self.own = nn.Parameter(torch.zeros(modalities, config.width))
+        self.together = nn.Parameter(torch.zeros(3 * pairs + modalities))
         self.agreement = Agreement(modalities)
         self.blocks = nn.ModuleList(
-            GatedCrossAttention(dim, heads=config.heads, dropout=config.dropout)
+            GatedCrossAttention(
+                modalities, dim, heads=config.heads, dropout=config.dropout
+            )
             for _ in range(config.layers)
         )
         self.head = nn.Sequential(
             nn.LayerNorm(dim * modalities),
             nn.Linear(dim * modalities, config.hidden),
         )
-        self.clues = nn.Linear(2 * pairs + modalities + 1, config.hidden)
+        self.clues = nn.Linear(3 * pairs + modalities + 1, config.hidden)
         self.verdict = nn.Linear(config.hidden, 1)
         nn.init.zeros_(self.verdict.weight)
         nn.init.zeros_(self.verdict.bias)
@@ -161,6 +113,20 @@ class FusionModel(nn.Module):
         """
         return unit(torch.einsum("bmd,mde->bme", centered_BMD, self.share))
 
+    def told(self, x_BMD: Tensor, mask: Tensor) -> Tensor:
+        """Gives what is known of a case but its own content, for the weighted sum.
+
+        Args:
+            x_BMD: (B, M, D) centred embeddings.
+            mask: (B, M) bool.
+
+        Returns:
+            (B, 3 P + M): cosines of pairs, their squares, and who is present.
+        """
+        agreement_BP, both_BP = self.agreement(x_BMD, mask, self.meet)
+        present_BX = torch.cat((both_BP, mask), -1).to(x_BMD.dtype)
+        return torch.cat((agreement_BP, agreement_BP**2, present_BX), -1)
+
     def forward(self, x: Tensor, mask: Tensor, tree_logit: Tensor) -> FusionOutput:
         """Fuses a batch of cases.
 
@@ -175,7 +141,7 @@ class FusionModel(nn.Module):
         """
         x_BMD = self.centered(x, mask)
         shared_BMD = self.shared(x_BMD)
-        agreement_BP, both_BP = self.agreement(x_BMD, mask, self.meet)
+        told_BX = self.told(x_BMD, mask)
 
         scaled_BMD = x_BMD * self.config.width**0.5
         tokens_BMK = torch.einsum("bmd,mdk->bmk", scaled_BMD, self.project)
@@ -190,17 +156,11 @@ class FusionModel(nn.Module):
         said_BMK = torch.where(
             mask[..., None], gates_BM[..., None] * tokens_BMK, tokens_BMK
         )
-        clues = torch.cat(
-            (
-                agreement_BP,
-                both_BP.to(x.dtype),
-                mask.to(x.dtype),
-                torch.tanh(tree_logit / 4)[:, None],
-            ),
-            -1,
-        )
+        clues = torch.cat((told_BX, torch.tanh(tree_logit / 4)[:, None]), -1)
         hidden = self.head(self.drop(said_BMK.flatten(1))) + self.clues(clues)
-        evidence = self.verdict(nn.functional.gelu(hidden)).squeeze(-1)
+        interplay = self.verdict(nn.functional.gelu(hidden)).squeeze(-1)
+        own_BM = (scaled_BMD * self.own).sum(-1)
+        evidence = (gates_BM * own_BM).sum(-1) + told_BX @ self.together + interplay
         media = mask[:, 1:].any(-1)
         logit = torch.where(media, tree_logit + evidence, tree_logit)
         return FusionOutput(logit, gates_BM, fused_BD)
@@ -228,7 +188,7 @@ def load_fusion(folder: Path, *, width: int | None = None) -> FusionModel:
     config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     try:
         config = FusionConfig.from_dict(json.loads(config_path.read_bytes()))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         msg = f"load fusion: {config_path}: {error}"
         raise FusionLoadError(msg) from error
     if width is not None and config.width != width:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fusion.alignment import align
+from fusion.attention import pairs_of
+from fusion.evidence import Matrix, choose_sum
 from fusion.model import FusionConfig, FusionModel
 
 Progress = Callable[[str, float], None]
@@ -102,12 +104,17 @@ class _Fit:
     """One run of `fit_fusion`: the rows as tensors, and the two stages."""
 
     tail = 0.15
-    batch = 256
-    steps = 2400
+    most_rows = 256
+    rounds = 30
+    fewest_steps = 200
+    fewest_steps = 100
+    most_steps = 1600
     check_every = 40
-    patience = 12
-    rate = 1e-3
-    meet_rate = 1e-4
+    patience = 5
+    least_gain = 1e-3
+    rates: ClassVar = {"meet": 0.0, "own": 0.0, "together": 0.0, "rest": 3e-4}
+    most_zeros = 20_000
+    open_gate = 2.0
     decay = 0.05
     average = 0.98
     balance = 0.25
@@ -129,6 +136,9 @@ class _Fit:
         self.tree_logit = torch.from_numpy(np.asarray(tree_logit, dtype=np.float32))
         self.train, self.held = _tail_split(y, self.tail)
         self.draw = torch.Generator().manual_seed(seed)
+        self.batch = min(self.most_rows, max(32, len(self.train) // 4))
+        steps = self.rounds * len(y) // self.batch
+        self.steps = min(max(steps, self.fewest_steps), self.most_steps)
         self.config = config
         self.seed = seed
         self.model = FusionModel(config)
@@ -139,6 +149,7 @@ class _Fit:
     def run(self) -> FusionModel:
         """Centres, aligns, fits; gives the model ready to score."""
         self._align()
+        self._weigh()
         self._supervise()
         self.progress("fit", 1.0)
         return self.model.eval()
@@ -161,6 +172,47 @@ class _Fit:
             self.model.share.copy_(torch.from_numpy(found.share))
             self.model.meet.copy_(torch.from_numpy(found.meet))
 
+    def _weigh(self) -> None:
+        """Fits the weighted sum, exactly, on every 1 and a draw of the 0s."""
+        zeros = self.train[self.y[self.train] == 0]
+        order = torch.randperm(len(zeros), generator=self.draw)
+        zeros = zeros[order[: self.most_zeros]]
+        part = len(zeros) / int((self.y[self.train] == 0).sum())
+        rows = torch.cat((self.train[self.y[self.train] == 1], zeros, self.held))
+        held = np.arange(len(rows)) >= len(rows) - len(self.held)
+        y = self.y[rows].numpy().astype(np.float64)
+        weight = np.where((y == 0) & ~held, 1 / part, 1.0)
+        mask = self.mask[rows]
+        with torch.inference_mode():
+            x_BMD = self.model.centered(self.x[rows], mask)
+            told = self.model.told(x_BMD, mask).numpy().astype(np.float64)
+        scaled = x_BMD.numpy().astype(np.float64) * self.config.width**0.5
+        base, own = choose_sum(
+            told,
+            [scaled[:, m] for m in range(1, scaled.shape[1])],
+            y,
+            self.tree_logit[rows].numpy().astype(np.float64),
+            weight,
+            held,
+        )
+        self._take(base, np.stack((np.zeros_like(own[0]), *own)))
+
+    def _take(self, together: Matrix, own_MD: Matrix) -> None:
+        """Puts the sum into the model, and opens the gates of those it listens to."""
+        used = own_MD.any(-1)
+        for place, (i, j) in enumerate(pairs_of(len(own_MD))):
+            if self.model.meet[:, place].any():
+                used[[i, j]] = True
+        used_M = torch.from_numpy(used)
+        bias = torch.where(used_M, self.open_gate, -self.open_gate)
+        bias[0] = 0.0
+        with torch.no_grad():
+            for block in self.model.blocks:
+                block.get_parameter("gate_bias").copy_(bias)
+            own = torch.from_numpy(own_MD) / bias.sigmoid()[:, None]
+            self.model.own.copy_(own)
+            self.model.together.copy_(torch.from_numpy(together))
+
     def _supervise(self) -> None:
         """Fits the evidence on top of the tree's log-odds."""
         labels = self.y[self.train]
@@ -170,14 +222,16 @@ class _Fit:
         take = round(drawn * self.batch)
         drawn = take / self.batch
         shift = float(np.log(drawn / (1 - drawn)) - np.log(prior / (1 - prior)))
-        own = [self.model.meet]
-        rest = [p for n, p in self.model.named_parameters() if n != "meet"]
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, weight in self.model.named_parameters():
+            word = name.split(".")[0]
+            rate = self.rates.get(word, self.rates["rest"])
+            groups.setdefault(rate, []).append(weight)
         optimizer = torch.optim.AdamW(
             [
-                {"params": own, "lr": self.meet_rate, "weight_decay": 0.0},
-                {"params": rest, "weight_decay": self.decay},
-            ],
-            lr=self.rate,
+                {"params": weights, "lr": rate, "weight_decay": self.decay}
+                for rate, weights in groups.items()
+            ]
         )
         mean = copy.deepcopy(self.model)
         best, bad = float("inf"), 0
@@ -185,7 +239,7 @@ class _Fit:
         for step in range(self.steps + 1):
             if step % self.check_every == 0:
                 loss = self._held_out(mean)
-                if loss < best:
+                if loss < best * (1 - self.least_gain):
                     best, bad = loss, 0
                     best_state = copy.deepcopy(mean.state_dict())
                 else:

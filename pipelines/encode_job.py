@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from pyflink.common.typeinfo import Types
-
-from connectors.flink import OUT, sink, source
+from connectors.flink import OUT, SHARDED, by_shard_key, sink, source
 from connectors.records import MEDIA
 from connectors.topics import event_topic
 from pipelines.config import JobConfig
 from pipelines.environment import environment, job_config
 from pipelines.operators.encode import EncodeMedia
-from pipelines.operators.read import ASIDE, SHARDED, ReadEvents
+from pipelines.operators.read import ReadEvents
 
 OUTPUTS = ("embeddings", "vectors", "dead-letters")
 
@@ -34,17 +32,13 @@ def build(config: JobConfig) -> str:
             topics=topics,
             key="case_id",
             shards=config.nodes,  # one batch per node fills fastest
-            dead_letters=config.topic("dead-letters"),
         ),
         SHARDED,
     ).name("read")
-    keyed = rows.key_by(lambda row: row[0], Types.INT())
-    encoded = keyed.process(EncodeMedia(asdict(config)), OUT).name("encode")
-    out = encoded.uid("encode").union(
-        rows.get_side_output(ASIDE), encoded.get_side_output(ASIDE)
-    )
+    encoded = by_shard_key(rows).process(EncodeMedia(asdict(config)), OUT)
     outputs = [config.topic(name) for name in OUTPUTS]
-    sink(tables, out, outputs, bootstrap=config.bootstrap)
+    named = encoded.name("encode").uid("encode")
+    sink(tables, named, outputs, bootstrap=config.bootstrap)
     return str(env.execute_async(f"{config.prefix}encode").get_job_id())
 
 

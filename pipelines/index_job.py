@@ -29,7 +29,7 @@ from connectors.vector_index import (
 )
 from encoders.base import Encoder
 from encoders.store import load_encoder
-from pipelines.index_writer import IndexWriter
+from pipelines.index_writer import IndexWriter, warm_up
 from pipelines.retrieve import ADDRESS_FILE, NoIndexService, Retriever, start_server
 from pipelines.retrieve import stats as ask_stats
 
@@ -90,6 +90,7 @@ class IndexService:
     def run(self) -> int:
         """Serve until stopped; returns the exit code."""
         is_alive = _owner_watch(self._config.owner_pid)
+        warm_up(self.index.width)
         server = start_server(self._retriever, self._stats)
         address = self._config.home / ADDRESS_FILE
         port = server.server_address[1]
@@ -227,7 +228,7 @@ def _config_from(argv: Sequence[str] | None) -> IndexConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the index service of a home folder until SIGTERM; returns the exit code."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("kafka").setLevel("WARNING")
+    logging.getLogger("kafka").setLevel("ERROR")
     config = _config_from(argv)
     if _is_running(config.home):
         logger.error("an index service of %s is already running", config.home)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from connectors.codec import CodecError, decode_frame
 from connectors.records import Place
+from connectors.schemas import frame_of, vectors_schema
 from connectors.vector_index import FingerprintError, VectorError, VectorIndex
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,19 @@ def read_vectors(batch: pa.RecordBatch, width: int) -> dict[str, Any]:
     else:
         columns["created_ms"] = [None] * len(batch)
     return columns
+
+
+def warm_up(width: int) -> None:
+    """Read an empty frame, so that the first real one does not wait for imports.
+
+    The first conversion between Arrow and numpy imports pandas, which takes seconds
+    on a busy machine.
+    """
+    schema = vectors_schema(width)
+    empty: dict[str, Any] = {field.name: [] for field in schema} | {
+        "vector": np.empty((0, width))
+    }
+    read_vectors(decode_frame(frame_of(schema, empty)), width)
 
 
 def _is_like(found: pa.DataType, wanted: pa.DataType) -> bool:

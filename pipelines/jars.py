@@ -1,4 +1,4 @@
-"""The Java side of the stack: broker and connector jars, fetched once, always checked."""
+"""The Java side of the stack: broker and connector, fetched once, checked always."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,11 @@ def default_cache() -> Path:
     return Path.home() / ".cache" / "sluice" / "jars"
 
 
+def folder_of(cache: Path | None = None) -> Path:
+    """Where the jars of this version lie (or will): `cache`, else the user's own."""
+    return (cache or default_cache()) / versions()["kafka"]
+
+
 def pins() -> dict[str, str]:
     """The committed checksums: jar file name to its SHA-256."""
     lines = PINS.read_text(encoding="utf-8").splitlines()
@@ -62,7 +68,7 @@ def fetch(
         JarsError: Maven is missing or failed, or a fetched jar is not the pinned one.
     """
     wanted = pins()
-    folder = (cache or default_cache()) / versions()["kafka"]
+    folder = folder_of(cache)
     if wrong_jars(folder, wanted):
         if say is not None:
             say(f"fetching {len(wanted)} Java jars with Maven into {folder}")
@@ -126,5 +132,16 @@ def _tool(name: str, remedy: str) -> str:
     return found
 
 
+def main() -> int:
+    """`python -m pipelines.jars`: fetch and check, for `make setup` and images."""
+    try:
+        found = fetch(say=print)
+    except JarsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{len(found.broker) + 1} jars checked in {found.connector.parent}")
+    return 0
+
+
 if __name__ == "__main__":
-    fetch(say=print)
+    sys.exit(main())

@@ -69,7 +69,7 @@ class Keeper:
         self._written = ""
 
     def run(self) -> int:
-        """Keep until told to end; 0 after an ordinary end, 1 when a child will not live."""
+        """Keep until told to end; 1 when a child will not live, else 0."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         try:
@@ -111,12 +111,11 @@ class Keeper:
             for child in gone:
                 del self.children[child.name]
         for name, path in sorted(wanted.items()):
-            child = self.children.get(name)
-            if child is None:
+            if name not in self.children:
                 spec = json.loads(path.read_text(encoding="utf-8"))
                 self.children[name] = self._launch(name, spec)
-            elif child.process.poll() is not None:
-                self._revive(child)
+            elif self.children[name].process.poll() is not None:
+                self._revive(self.children[name])
 
     def _revive(self, child: Child) -> None:
         now_s = time.monotonic()
@@ -170,9 +169,7 @@ class Keeper:
         self._write_state()
         ranks = sorted({c.spec["rank"] for c in self.children.values()}, reverse=True)
         for rank in ranks:
-            end_processes(
-                [c for c in self.children.values() if c.spec["rank"] == rank]
-            )
+            end_processes([c for c in self.children.values() if c.spec["rank"] == rank])
         if not self.failed:
             (self.home / "stack.json").unlink(missing_ok=True)
 
@@ -244,11 +241,14 @@ def is_kept(home: Path) -> bool:
 
 
 def main() -> int:
-    """`python -m pipelines.keeper HOME [--owner-pid PID]`, started by `stack.start`."""
+    """`python -m pipelines.keeper HOME [--owner-pid PID] [--detach]`."""
     parser = argparse.ArgumentParser(prog="pipelines.keeper")
     parser.add_argument("home", type=Path)
     parser.add_argument("--owner-pid", type=int)
+    parser.add_argument("--detach", action="store_true", help="go on as an orphan")
     args = parser.parse_args()
+    if args.detach and os.fork():
+        os._exit(0)
     for _ in range(10):
         with hold_lock(args.home / "keeper.lock", wait=False) as got:
             if got:

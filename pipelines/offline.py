@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from automl.features import backfill
@@ -136,7 +138,7 @@ def _join_media(
     found.dead += dead
     items: list[Any] = []
     known: dict[Any, int] = {}
-    column = MODALITIES.index(modality)  # type: ignore[arg-type]
+    column = MODALITIES.index(modality)
     for i, case_id in enumerate(rows.case_id if rows is not None else ()):
         assert rows is not None
         payload = rows.columns[CONTENT_COLUMN[modality]][i]
@@ -191,3 +193,22 @@ def labels_of(archive: Archive, case_id: list[str]) -> NDArray[np.int64]:
         )
     )
     return np.array([known.get(case, -1) for case in case_id], dtype=np.int64)
+
+
+def between(archive: Archive, since: str | None, until: str | None) -> Archive:
+    """The events of the days from `since` up to, not with, `until` (2026-01-31)."""
+    if since is None and until is None:
+        return archive
+    bounds = [
+        None if day is None else datetime.fromisoformat(day).replace(tzinfo=UTC)
+        for day in (since, until)
+    ]
+    tables: dict[Any, pa.Table] = {}
+    for modality, table in archive.tables.items():
+        kept = table
+        for bound, compare in zip(bounds, (pc.greater_equal, pc.less), strict=True):
+            if bound is not None:
+                at = pa.scalar(bound, kept.column("event_time").type)
+                kept = kept.filter(compare(kept.column("event_time"), at))
+        tables[modality] = kept
+    return Archive(tables=tables, labels=archive.labels)

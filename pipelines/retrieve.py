@@ -105,10 +105,7 @@ class Query:
 
 def _content_of(kind: str, value: object) -> Any:
     if kind == "vector":
-        if isinstance(value, list) and all(type(x) in (int, float) for x in value):
-            return value
-        msg = "read the query: vector must be a list of numbers"
-        raise QueryError(msg)
+        return _numbers_of(value)
     if not isinstance(value, str) or not value.strip():
         msg = f"read the query: {kind} must be a string that is not empty"
         raise QueryError(msg)
@@ -119,6 +116,16 @@ def _content_of(kind: str, value: object) -> Any:
     except (binascii.Error, ValueError) as error:
         msg = f"read the query: {kind} is not base64: {error}"
         raise QueryError(msg) from error
+
+
+def _numbers_of(value: object) -> list[float]:
+    try:
+        if isinstance(value, list) and all(type(x) in (int, float) for x in value):
+            return [float(x) for x in value]
+    except OverflowError:
+        pass  # a whole number too large for any float is refused like other non-numbers
+    msg = "read the query: vector must be a list of numbers"
+    raise QueryError(msg)
 
 
 class Retriever:
@@ -284,10 +291,11 @@ def start_server(
     return server
 
 
-def search(home: Path, query: Query, *, timeout_s: float = 60.0) -> dict[str, Any]:
+def search(home: Path, query: Query, *, timeout_s: float = 120.0) -> dict[str, Any]:
     """Ask the index service of a home folder; see `Retriever.answer`.
 
-    The first query of a modality also loads its encoder, which takes seconds.
+    The first query of a modality also loads its encoder: seconds, or tens of them on a
+    busy machine.
     """
     return _ask(home, "/search", query.to_json(), timeout_s)
 

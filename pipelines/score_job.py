@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from pyflink.common.typeinfo import Types
-
 from automl.features import FeatureAssembler
 from automl.registry import verify
 from automl.task import TaskSpec
-from connectors.flink import OUT, sink, source
+from connectors.flink import OUT, SHARDED, by_shard_key, sink, source
 from pipelines.config import JobConfig
 from pipelines.environment import environment, job_config
 from pipelines.operators.aggregate import AggregateWindows
-from pipelines.operators.read import ASIDE, SHARDED, ReadEvents
+from pipelines.operators.read import ReadEvents
 from pipelines.operators.route import RouteToCases
 from pipelines.operators.score import ScoreCases
 
@@ -28,7 +26,7 @@ def build(config: JobConfig) -> str:
     spec = TaskSpec.from_json(manifest.task)
     entities = FeatureAssembler(spec).entities
     keys = [*(spec.entities[entity] for entity in entities), "case_id"]
-    dead, shards = config.topic("dead-letters"), config.shards
+    shards = config.shards
     kafka = {"bootstrap": config.bootstrap, "group": f"{config.prefix}score"}
 
     tabular = config.topic("events.tabular")
@@ -39,35 +37,27 @@ def build(config: JobConfig) -> str:
             topics={tabular: "tabular"},
             key=keys[0],
             shards=shards,
-            dead_letters=dead,
         ),
         SHARDED,
     ).name("read")
-    aside = [rows.get_side_output(ASIDE)]
     for entity, next_key in zip(entities, keys[1:], strict=True):
         windows = AggregateWindows(
             task=spec.to_dict(),
             entity=entity,
             next_key=next_key,
             shards=shards,
-            dead_letters=dead,
         )
-        keyed = rows.key_by(lambda row: row[0], Types.INT())
-        rows = keyed.process(windows, SHARDED).name(f"windows-{entity}").uid(entity)
-        aside.append(rows.get_side_output(ASIDE))
+        rows = by_shard_key(rows).process(windows, SHARDED)
+        rows = rows.name(f"windows-{entity}").uid(f"windows-{entity}")
 
     inputs = [config.topic("embeddings"), config.topic("models")]
     routed = source(tables, "routed", inputs, **kafka).process(
-        RouteToCases(models=inputs[1], shards=shards, dead_letters=dead), SHARDED
+        RouteToCases(models=inputs[1], shards=shards), SHARDED
     )
-    aside.append(routed.get_side_output(ASIDE))
-
-    cases = rows.union(routed).key_by(lambda row: row[0], Types.INT())
+    cases = by_shard_key(rows.union(routed.name("route")))
     scored = cases.process(ScoreCases(asdict(config)), OUT).name("score").uid("score")
-    aside.append(scored.get_side_output(ASIDE))
-
     outputs = [config.topic(name) for name in OUTPUTS]
-    sink(tables, scored.union(*aside), outputs, bootstrap=config.bootstrap)
+    sink(tables, scored, outputs, bootstrap=config.bootstrap)
     return str(env.execute_async(f"{config.prefix}score").get_job_id())
 
 

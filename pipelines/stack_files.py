@@ -1,14 +1,11 @@
-"""What the local stack is made of: its ports, its configuration files, its commands."""
+"""The local stack's files on disk and the command lines of its processes."""
 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import os
-import socket
 import subprocess
-import sys
 import uuid
 from importlib import metadata, util
 from pathlib import Path
@@ -16,12 +13,18 @@ from typing import Any
 
 from pipelines import jars
 from pipelines.keeper import die_with_parent
+from pipelines.stack_settings import (
+    DIRECT_MB,
+    FRAMEWORK_HEAP_MB,
+    METASPACE_MB,
+    TASK_HEAP_MB,
+    Ports,
+    broker_settings,
+    client_settings,
+    flink_settings,
+    log4j_settings,
+)
 
-HOST = "127.0.0.1"
-MAX_MESSAGE_BYTES = 48 * 1024 * 1024
-FRAMEWORK_HEAP_MB, TASK_HEAP_MB = 128, 448
-DIRECT_MB = {"framework": 128, "task": 64, "network": 64}
-MANAGED_MB, METASPACE_MB = 32, 256
 THREADS_ENV = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -29,42 +32,6 @@ THREADS_ENV = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 RANKS = {"broker": 10, "jobmanager": 20, "taskmanager": 30, "service": 40}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Ports:
-    """The listeners with a fixed number; all on loopback."""
-
-    broker: int = 9092
-    controller: int = 9093
-    rest: int = 8081
-    rpc: int = 6123
-    blob: int = 6124
-
-    @classmethod
-    def choose(cls, *, usual: bool = True) -> Ports:
-        """The usual ports where they are free, else any free ones."""
-        kept: list[socket.socket] = []
-        chosen: dict[str, int] = {}
-        try:
-            for field in dataclasses.fields(cls):
-                wanted = int(field.default) if usual else 0  # type: ignore[arg-type]
-                kept.append(_bind(wanted))
-                chosen[field.name] = kept[-1].getsockname()[1]
-        finally:
-            for taken in kept:
-                taken.close()
-        return cls(**chosen)
-
-
-def _bind(port: int) -> socket.socket:
-    probe = socket.socket()
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind((HOST, port))
-    except OSError:
-        probe.bind((HOST, 0))
-    return probe
 
 
 def flink_wheel() -> Path:
@@ -87,16 +54,26 @@ def versions() -> dict[str, str]:
 
 def write_files(home: Path, ports: Ports, found: jars.Jars) -> None:
     """Write every configuration file and folder the processes read."""
-    for name in ("logs", "wanted", "tmp", "flink/conf", "flink/lib", "flink/plugins"):
-        (home / name).mkdir(parents=True, exist_ok=True)
+    (home / "wanted").mkdir(parents=True, exist_ok=True)
     for old in (home / "wanted").iterdir():
         old.unlink()
-    (home / "server.properties").write_text(_properties(_broker(home, ports)))
+    (home / "server.properties").write_text(_properties(broker_settings(home, ports)))
+    _write_flink(home, flink_settings(home, ports, flink_opens()), found)
+
+
+def write_client_files(home: Path, flink_url: str, found: jars.Jars) -> None:
+    """Write what only a client of a cluster at `flink_url` reads."""
+    _write_flink(home, client_settings(flink_url, flink_opens()), found)
+
+
+def _write_flink(home: Path, settings: dict[str, Any], found: jars.Jars) -> None:
+    for name in ("logs", "tmp", "flink/conf", "flink/lib", "flink/plugins"):
+        (home / name).mkdir(parents=True, exist_ok=True)
     conf = home / "flink" / "conf"
-    yaml = [f"{k}: {json.dumps(v)}" for k, v in _flink(home, ports).items()]
+    yaml = [f"{key}: {json.dumps(value)}" for key, value in settings.items()]
     (conf / "config.yaml").write_text("\n".join(yaml) + "\n")
     for name in ("log4j-console.properties", "log4j-cli.properties"):
-        (conf / name).write_text(_properties(_log4j()))
+        (conf / name).write_text(_properties(log4j_settings()))
     _link_jars(home / "flink" / "lib", found)
 
 
@@ -175,14 +152,14 @@ def _java(home: Path, options: list[str], class_path: tuple[Path, ...]) -> list[
 
 def _flink_java(home: Path, name: str, options: list[str]) -> list[str]:
     log4j = home / "flink" / "conf" / "log4j-console.properties"
-    options = [*options, *_flink_opens().split()]
+    options = [*options, *flink_opens().split()]
     options += [f"-Dlog.file={home / 'logs' / name}.log"]
     options += [f"-Dlog4j.configurationFile=file:{log4j}"]
     lib = sorted((home / "flink" / "lib").glob("*.jar"))
     return _java(home, options, tuple(lib))
 
 
-def _flink_opens() -> str:
+def flink_opens() -> str:
     """The module options of the installed Flink, read from its own configuration."""
     text = (flink_wheel() / "conf" / "config.yaml").read_text(encoding="utf-8")
     lines = [line.strip() for line in text.splitlines()]
@@ -206,105 +183,3 @@ def _quiet_log() -> list[str]:
 
 def _properties(values: dict[str, Any]) -> str:
     return "".join(f"{key}={value}\n" for key, value in values.items())
-
-
-def _broker(home: Path, ports: Ports) -> dict[str, Any]:
-    return {
-        "process.roles": "broker,controller",
-        "node.id": 1,
-        "controller.quorum.voters": f"1@{HOST}:{ports.controller}",
-        "controller.listener.names": "CONTROLLER",
-        "listeners": (
-            f"PLAINTEXT://{HOST}:{ports.broker},CONTROLLER://{HOST}:{ports.controller}"
-        ),
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{ports.broker}",
-        "log.dirs": home / "kafka",
-        "auto.create.topics.enable": "false",
-        "delete.topic.enable": "true",
-        "message.max.bytes": MAX_MESSAGE_BYTES,
-        "replica.fetch.max.bytes": MAX_MESSAGE_BYTES,
-        "default.replication.factor": 1,
-        "offsets.topic.replication.factor": 1,
-        "offsets.topic.num.partitions": 1,
-        "transaction.state.log.replication.factor": 1,
-        "transaction.state.log.min.isr": 1,
-        "transaction.state.log.num.partitions": 1,
-        "share.coordinator.state.topic.replication.factor": 1,
-        "share.coordinator.state.topic.min.isr": 1,
-        "share.coordinator.state.topic.num.partitions": 1,
-        "group.initial.rebalance.delay.ms": 0,
-        "num.network.threads": 2,
-        "num.io.threads": 4,
-        "log.cleaner.dedupe.buffer.size": 4 * 1024 * 1024,
-        "controlled.shutdown.enable": "false",
-    }
-
-
-def _flink(home: Path, ports: Ports) -> dict[str, Any]:
-    checkpoints = (home / "checkpoints").as_uri()
-    return {
-        "env.java.opts.all": f"{_flink_opens()} -Djava.net.preferIPv4Stack=true",
-        "rest.address": HOST,
-        "rest.bind-address": HOST,
-        "rest.port": ports.rest,
-        "rest.bind-port": str(ports.rest),
-        "rest.profiling.enabled": False,
-        "web.submit.enable": False,
-        "web.cancel.enable": True,
-        "jobmanager.rpc.address": HOST,
-        "jobmanager.rpc.port": ports.rpc,
-        "jobmanager.bind-host": HOST,
-        "jobmanager.memory.process.size": "768m",
-        "blob.server.port": str(ports.blob),
-        "taskmanager.host": HOST,
-        "taskmanager.bind-host": HOST,
-        "taskmanager.numberOfTaskSlots": 1,
-        "taskmanager.cpu.cores": 1.0,
-        "taskmanager.memory.framework.heap.size": f"{FRAMEWORK_HEAP_MB}m",
-        "taskmanager.memory.task.heap.size": f"{TASK_HEAP_MB}m",
-        "taskmanager.memory.framework.off-heap.size": f"{DIRECT_MB['framework']}m",
-        "taskmanager.memory.task.off-heap.size": f"{DIRECT_MB['task']}m",
-        "taskmanager.memory.network.min": f"{DIRECT_MB['network']}m",
-        "taskmanager.memory.network.max": f"{DIRECT_MB['network']}m",
-        "taskmanager.memory.managed.size": f"{MANAGED_MB}m",
-        "taskmanager.memory.jvm-metaspace.size": f"{METASPACE_MB}m",
-        "taskmanager.memory.jvm-overhead.min": "192m",
-        "taskmanager.memory.jvm-overhead.max": "192m",
-        "io.tmp.dirs": str(home / "tmp"),
-        "parallelism.default": 1,
-        "heartbeat.interval": 2000,
-        "heartbeat.timeout": 10000,
-        "heartbeat.rpc-failure-threshold": 2,
-        "slot.request.timeout": 60000,
-        "restart-strategy.type": "fixed-delay",
-        "restart-strategy.fixed-delay.attempts": 2147483647,
-        "restart-strategy.fixed-delay.delay": "1 s",
-        "state.backend.type": "hashmap",
-        "execution.checkpointing.interval": "2000 ms",
-        "execution.checkpointing.storage": "filesystem",
-        "execution.checkpointing.dir": checkpoints,
-        "execution.checkpointing.num-retained": 2,
-        "execution.buffer-timeout.interval": "1 ms",
-        "pipeline.object-reuse": True,
-        "python.execution-mode": "thread",
-        "python.executable": sys.executable,
-        "python.client.executable": sys.executable,
-    }
-
-
-def _log4j() -> dict[str, str]:
-    return {
-        "rootLogger.level": "INFO",
-        "rootLogger.appenderRef.file.ref": "File",
-        "appender.file.name": "File",
-        "appender.file.type": "RollingFile",
-        "appender.file.fileName": "${sys:log.file}",
-        "appender.file.filePattern": "${sys:log.file}.%i",
-        "appender.file.layout.type": "PatternLayout",
-        "appender.file.layout.pattern": "%d{ISO8601} %-5p %c{1} - %m%n",
-        "appender.file.policies.type": "Policies",
-        "appender.file.policies.size.type": "SizeBasedTriggeringPolicy",
-        "appender.file.policies.size.size": "20MB",
-        "appender.file.strategy.type": "DefaultRolloverStrategy",
-        "appender.file.strategy.max": "2",
-    }

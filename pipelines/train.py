@@ -5,6 +5,7 @@ Legend: `N` cases, `M` modalities, `D` shared width, `F` features.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def train(
             features=spec.feature_names,
             width=config.width,
             modalities=MODALITIES,
-            fingerprints={m: e.fingerprint for m, e in encoders.items()},
+            fingerprints=_fingerprints(encoders, stage),
             threshold=threshold_for_alerts_per_day(
                 score, joined.event_time_ms[later], spec.alerts_per_day
             ),
@@ -144,6 +145,13 @@ def _encoders(spec: TaskSpec, config: TrainConfig) -> dict[str, Encoder]:
         given = {"width": config.width, **options, "modality": modality}
         encoders[modality] = build_encoder(given)
     return encoders
+
+
+def _fingerprints(encoders: Mapping[str, Encoder], stage: Path) -> dict[str, str]:
+    """What made each kind of vector; the fused one changes only with the fusion."""
+    weights = stage / FUSION_FOLDER / "weights.safetensors"
+    fused = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    return {m: e.fingerprint for m, e in encoders.items()} | {"fused": fused}
 
 
 def _check_classes(

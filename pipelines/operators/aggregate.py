@@ -13,8 +13,9 @@ from pyflink.datastream.state import ListStateDescriptor
 
 from automl.task import TaskSpec
 from automl.windows import ShardWindows
+from connectors.records import DeadLetter
 from connectors.rows import EventRows
-from pipelines.operators.read import by_shard, letters_out
+from pipelines.operators.read import by_shard
 
 #: Appended state entries of a shard before they are pruned into one.
 COMPACT_AFTER = 512
@@ -37,7 +38,6 @@ class AggregateWindows(KeyedProcessFunction):
         entity: whose windows.
         next_key: the column that chooses the shard of the next operator.
         shards: number of shards.
-        dead_letters: full name of the dead-letter topic.
     """
 
     def __init__(
@@ -47,13 +47,11 @@ class AggregateWindows(KeyedProcessFunction):
         entity: str,
         next_key: str,
         shards: int,
-        dead_letters: str,
     ) -> None:
         self._task = task
         self._entity = entity
         self._next_key = next_key
         self._shards = shards
-        self._dead_letters = dead_letters
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Open the shard's list of seen rows."""
@@ -64,9 +62,14 @@ class AggregateWindows(KeyedProcessFunction):
             ListStateDescriptor("seen", Types.PICKLED_BYTE_ARRAY())
         )
 
-    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Any:
-        """Rows of one shard."""
-        shard, rows = value[0], value[1]
+    def process_element(
+        self, value: EventRows | list[DeadLetter], ctx: KeyedProcessFunction.Context
+    ) -> Any:
+        """Rows of one shard; dead letters pass."""
+        shard, rows = ctx.get_current_key(), value
+        if isinstance(rows, list):
+            yield Row(shard, rows)
+            return
         windows = self._windows.get(shard)
         if windows is None:
             windows = self._windows[shard] = self._restored(shard)
@@ -79,7 +82,7 @@ class AggregateWindows(KeyedProcessFunction):
                 rows.dead_letter(row, kind="late", reason=reason)
                 for row in np.flatnonzero(late).tolist()
             ]
-            yield from letters_out(self._dead_letters, letters)
+            yield Row(0, letters)
             rows = rows.take(np.flatnonzero(~late).tolist())
             if not len(rows):
                 return

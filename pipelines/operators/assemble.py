@@ -44,7 +44,7 @@ class Case:
 
     Attributes:
         case_id: its id.
-        seen: ids of the events that landed or are held.
+        seen: modality and id of the events that landed or are held.
         contents: by modality index, the latest content.
         held: media that wait for the tabular event.
         revisions: decisions made so far.
@@ -53,7 +53,7 @@ class Case:
     """
 
     case_id: str
-    seen: set[str] = field(default_factory=set)
+    seen: set[tuple[int, str]] = field(default_factory=set)
     contents: dict[int, NDArray[Any]] = field(default_factory=dict)
     held: list[Landing] = field(default_factory=list)
     revisions: int = 0
@@ -77,9 +77,10 @@ def land(case: Case, landing: Landing, clock_ms: int) -> list[Pending]:
     None for an event that was seen before, and for a medium that has to wait for the
     tabular event of its case.
     """
-    if landing.event_id in case.seen:
+    key = (landing.modality, landing.event_id)
+    if key in case.seen:
         return []
-    case.seen.add(landing.event_id)
+    case.seen.add(key)
     case.touched_ms = clock_ms
     if landing.modality != TABULAR and not case.revisions:
         case.held.append(landing)

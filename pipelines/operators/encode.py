@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyflink.common import Row
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
@@ -53,9 +52,14 @@ class EncodeMedia(KeyedProcessFunction):
         )
         self._waits: dict[int, int] = {}
 
-    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Any:
-        """Rows of one batch key."""
-        key, rows = value[0], value[1]
+    def process_element(
+        self, value: EventRows | list[DeadLetter], ctx: KeyedProcessFunction.Context
+    ) -> Any:
+        """Rows of one batch key, or dead letters to write."""
+        key, rows = ctx.get_current_key(), value
+        if isinstance(rows, list):
+            yield from letters_out(self._topic("dead-letters"), rows)
+            return
         if key not in self._waits:
             restored = list(self._waiting.get() or ())
             self._waits[key] = sum(len(part) for part in restored)
@@ -115,7 +119,7 @@ class EncodeMedia(KeyedProcessFunction):
         if not kept:
             return
         good = rows.take(kept)
-        good.columns = {"vector": np.stack([vectors[i] for i in kept])}
+        good.columns = {"vector": np.stack([v for v in vectors if v is not None])}
         for shard, part in by_shard(good, good.case_id, self._config["shards"]):
             frame = self._frame(encoder, part)
             yield out_row(self._topic("embeddings"), str(shard), frame)

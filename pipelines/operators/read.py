@@ -8,19 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pyflink.common import Row
-from pyflink.common.typeinfo import Types
-from pyflink.datastream import OutputTag, ProcessFunction, RuntimeContext
+from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from connectors.events import EventReader
-from connectors.flink import OUT, out_row, place_and_value
+from connectors.flink import out_row, place_and_value
 from connectors.records import DeadLetter
 from connectors.rows import EventRows
 from connectors.schemas import dead_letters_frame
-
-#: Between operators: the shard that keys the state, and rows of one shard.
-SHARDED = Types.ROW_NAMED(["shard", "body"], [Types.INT(), Types.PICKLED_BYTE_ARRAY()])
-#: What any operator writes to Kafka besides its main output.
-ASIDE = OutputTag("aside", OUT)
 
 
 def now_ms() -> int:
@@ -47,22 +41,24 @@ def by_shard(
         yield shard, rows.take(members)
 
 
-def letters_out(topic: str, letters: list[DeadLetter]) -> Iterator[tuple[Any, Row]]:
-    """Side outputs that bring dead letters to their topic, whole."""
+def letters_out(topic: str, letters: list[DeadLetter]) -> Iterator[Row]:
+    """Kafka records that bring dead letters to their topic, whole."""
     for letter in letters:
         frame = dead_letters_frame([letter])
-        yield ASIDE, out_row(topic, letter.modality or letter.kind, frame)
+        yield out_row(topic, letter.modality or letter.kind, frame)
 
 
 class ReadEvents(ProcessFunction):
-    """Source rows to `SHARDED` event rows; anything unreadable to dead letters.
+    """Source rows to `SHARDED` event rows, and lists of dead letters for the rest.
+
+    Dead letters travel in the stream to the last operator, which writes them: a side
+    output would put a second Python operator into the task.
 
     Args:
         columns: columns and kinds a tabular event must have.
         topics: full topic name to modality.
         key: the column whose value chooses the shard; `case_id` or an entity column.
         shards: number of shards.
-        dead_letters: full name of the dead-letter topic.
     """
 
     def __init__(
@@ -72,13 +68,11 @@ class ReadEvents(ProcessFunction):
         topics: Mapping[str, str],
         key: str,
         shards: int,
-        dead_letters: str,
     ) -> None:
         self._columns = dict(columns)
         self._topics = dict(topics)
         self._key = key
         self._shards = shards
-        self._dead_letters = dead_letters
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Make one reader per topic."""
@@ -91,7 +85,8 @@ class ReadEvents(ProcessFunction):
         """One Kafka value."""
         place, raw = place_and_value(value)
         rows, letters = self._readers[place.topic].read(raw, place)
-        yield from letters_out(self._dead_letters, letters)
+        if letters:
+            yield Row(0, letters)
         if rows is not None:
             keys = rows.case_id
             if self._key != "case_id":

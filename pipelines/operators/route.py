@@ -15,7 +15,7 @@ from connectors.codec import CodecError, decode_frame
 from connectors.flink import place_and_value
 from connectors.records import DeadLetter, Place
 from connectors.rows import EventRows, Origins
-from pipelines.operators.read import by_shard, letters_out
+from pipelines.operators.read import by_shard
 
 
 class RouteToCases(ProcessFunction):
@@ -26,13 +26,11 @@ class RouteToCases(ProcessFunction):
     Args:
         models: full name of the topic of announcements.
         shards: number of shards.
-        dead_letters: full name of the dead-letter topic.
     """
 
-    def __init__(self, *, models: str, shards: int, dead_letters: str) -> None:
+    def __init__(self, *, models: str, shards: int) -> None:
         self._models = models
         self._shards = shards
-        self._dead_letters = dead_letters
 
     def process_element(self, value: Row, ctx: ProcessFunction.Context) -> Any:
         """One Kafka value."""
@@ -56,7 +54,7 @@ class RouteToCases(ProcessFunction):
                 modality="",
                 value=raw or b"",
             )
-            yield from letters_out(self._dead_letters, [letter])
+            yield Row(0, [letter])
 
 
 def _announcement(raw: bytes | None, place: Place) -> dict[str, Any] | None:

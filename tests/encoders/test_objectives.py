@@ -1,0 +1,40 @@
+"""The two losses, against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from encoders.objectives import ContrastiveLoss, label_loss, label_weights
+
+
+def test_partners_that_agree_lose_what_the_formula_says() -> None:
+    rows = torch.eye(2)
+    loss, chance = ContrastiveLoss(1.0)(rows, rows, np.arange(2), np.arange(2))
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(-1.0)))
+    assert chance == pytest.approx(math.log(2))
+
+
+def test_the_same_item_twice_is_no_stranger() -> None:
+    rows = torch.eye(3)
+    items = np.array([7, 7, 8])
+    loss, chance = ContrastiveLoss(1.0)(rows, rows, items, np.arange(3))
+    two = math.log(1 + math.exp(-1.0))
+    three = math.log(1 + 2 * math.exp(-1.0))
+    assert float(loss) == pytest.approx((2 * two + three) / 3)
+    assert chance == pytest.approx((2 * math.log(2) + math.log(3)) / 3)
+
+
+def test_rare_labels_weigh_as_much_as_common_ones_up_to_a_limit() -> None:
+    assert label_weights(np.array([0, 0, 0, 1])) == pytest.approx((2 / 3, 2.0))
+    calm, alarm = label_weights(np.array([1] + [0] * 999))
+    assert alarm == pytest.approx(30 * calm)
+    assert label_weights(np.zeros(5, np.int64)) == (1.0, 1.0)
+
+
+def test_label_loss_of_undecided_logits() -> None:
+    loss = label_loss(torch.zeros(2), np.array([0, 1]), (1.0, 3.0))
+    assert float(loss) == pytest.approx(2 * math.log(2))
