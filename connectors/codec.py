@@ -48,10 +48,15 @@ def decode_frame(value: bytes) -> pa.RecordBatch:
             batches = list(reader)
         for batch in batches:
             batch.validate(full=True)
+            names = batch.schema.names  # fails when a name is not UTF-8
     except (pa.ArrowException, OSError, ValueError) as error:
         msg = f"damaged frame of {len(value)} bytes: {error}"
         raise CodecError(msg) from error
     if len(batches) != 1:
         msg = f"a frame holds one record batch, this one {len(batches)}"
+        raise CodecError(msg)
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        msg = f"a frame holds column {twice[0]!r} twice"
         raise CodecError(msg)
     return batches[0]

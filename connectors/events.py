@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,6 +27,7 @@ from connectors.records import CONTENT_COLUMN, DeadLetter, Place
 from connectors.rows import EventRows, Origins, concat_rows
 
 SCHEMA_VERSION = 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class EventReader:
@@ -184,6 +185,8 @@ class EventReader:
                 return None
         if not pa.types.is_timestamp(batch.column("event_time").type):
             return None
+        if "schema_version" in batch.schema.names:
+            return None
         times = _int64(batch.column("event_time").cast(pa.timestamp("ms"), safe=False))
         latest = self._now_ms() + self._limits.max_ahead_ms
         if times.min() < self._limits.min_time_ms or times.max() > latest:
@@ -200,6 +203,8 @@ class EventReader:
             if column.null_count or not pa.types.is_int64(column.type):
                 return None
             created = column.to_numpy(zero_copy_only=False)
+            if created.min() < 0 or created.max() >= 2**62:
+                return None
         return EventRows(
             modality=self._modality,
             event_id=ids[0].to_pylist(),
@@ -244,19 +249,47 @@ def _event_time(found: dict[str, Any]) -> int:
         refuse("field 'event_time_ms' (or ISO 'event_time') is missing")
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
-    return int(value.timestamp() * 1000)
+    return (value - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _rows_of(batch: pa.RecordBatch, names: list[str]) -> list[dict[str, Any]]:
     times = batch.column("event_time")
     if pa.types.is_timestamp(times.type):
         # milliseconds as integers: years beyond 9999 do not fit a datetime
-        ms = times.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()).to_pylist()
-    else:
-        ms = times.to_pylist()
+        times = times.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
     known = {*names, "created_ms", "schema_version"} - {"event_time"}
-    rest = batch.select([n for n in batch.schema.names if n in known]).to_pylist()
-    return [{**row, "event_time_ms": at} for row, at in zip(rest, ms, strict=True)]
+    columns = {n: _cells(batch.column(n)) for n in batch.schema.names if n in known}
+    columns["event_time_ms"] = _cells(times)
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
+
+
+def _cells(column: pa.Array) -> list[Any]:
+    """The cells as Python values; in a type that no field may have, the type itself.
+
+    Some cells of such types (far dates, unknown time zones) have no Python value.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if any(is_kind(kind) for is_kind in _CELL_TYPES):
+        cells: list[Any] = column.to_pylist()
+        return cells
+    return [column.type] * len(column)
+
+
+_CELL_TYPES = (
+    pa.types.is_null,
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+)
 
 
 def _int64(column: pa.Array) -> npt.NDArray[np.int64]:

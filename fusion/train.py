@@ -106,7 +106,6 @@ class _Fit:
     tail = 0.15
     most_rows = 256
     rounds = 30
-    fewest_steps = 200
     fewest_steps = 100
     most_steps = 1600
     check_every = 40

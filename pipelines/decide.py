@@ -34,7 +34,8 @@ def decision_columns(
         "revision": [one.revision for one in pending],
         "event_id": [one.landing.event_id for one in pending],
         "modality": [MODALITIES[one.landing.modality] for one in pending],
-        "score": scored.score,
+        # six digits: the same in a batch of one and in a batch of many
+        "score": scored.score.round(6),
         "alert": scored.alert,
         "threshold": [manifest.threshold] * rows,
         "model_name": [manifest.name] * rows,
@@ -43,7 +44,7 @@ def decision_columns(
             [m for m, there in zip(MODALITIES, row, strict=True) if there]
             for row in mask.tolist()
         ],
-        **{f"gate_{m}": scored.gates[:, i] for i, m in enumerate(MODALITIES)},
+        **{f"gate_{m}": scored.gates[:, i].round(4) for i, m in enumerate(MODALITIES)},
         "reasons": [json.dumps(reasons.get(i, [])) for i in range(rows)],
         "event_time": np.array([one.landing.event_time_ms for one in pending]),
         "created_ms": [one.landing.created_ms for one in pending],

@@ -197,18 +197,23 @@ def labels_of(archive: Archive, case_id: list[str]) -> NDArray[np.int64]:
 
 def between(archive: Archive, since: str | None, until: str | None) -> Archive:
     """The events of the days from `since` up to, not with, `until` (2026-01-31)."""
-    if since is None and until is None:
-        return archive
-    bounds = [
-        None if day is None else datetime.fromisoformat(day).replace(tzinfo=UTC)
-        for day in (since, until)
-    ]
+    start_ms, stop_ms = day_bounds(since, until)
     tables: dict[Any, pa.Table] = {}
     for modality, table in archive.tables.items():
-        kept = table
-        for bound, compare in zip(bounds, (pc.greater_equal, pc.less), strict=True):
-            if bound is not None:
-                at = pa.scalar(bound, kept.column("event_time").type)
-                kept = kept.filter(compare(kept.column("event_time"), at))
-        tables[modality] = kept
+        times = table.column("event_time").cast(pa.int64())
+        kept = pc.and_(pc.greater_equal(times, start_ms), pc.less(times, stop_ms))
+        tables[modality] = table.filter(kept)
     return Archive(tables=tables, labels=archive.labels)
+
+
+def day_bounds(since: str | None, until: str | None) -> tuple[int, int]:
+    """Milliseconds of the start of two days (UTC); a missing one bounds nothing."""
+
+    def start_ms(day: str) -> int:
+        at = datetime.fromisoformat(day)
+        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+
+    return (
+        start_ms(since) if since is not None else -(2**62),
+        start_ms(until) if until is not None else 2**62,
+    )

@@ -27,6 +27,7 @@ from encoders.align import fit_encoders
 from encoders.base import Encoder
 from fusion.model import FusionConfig, FusionScorer, save_fusion
 from fusion.train import fit_fusion
+from pipelines.fitted_rows import FittedRows
 from pipelines.offline import Joined, embed, join, labels_of
 from pipelines.scorer import ENCODERS_FOLDER, FUSION_FOLDER, TREE_FILE
 
@@ -116,6 +117,7 @@ def train(
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder)
         tree.save(stage / TREE_FILE)
+        FittedRows(x[fit], y[fit], joined.event_time_ms[fit]).write(stage)
         save_fusion(fusion, stage / FUSION_FOLDER)
         save_encoders(encoders, stage / ENCODERS_FOLDER)
         return registry.save(

@@ -42,13 +42,13 @@ def test_card_precision_by_hand() -> None:
         (0, 3, 0.7, 1),  # third: not listed with k = 2
         (1, 1, 1.0, 1),  # found on day 0: left out
         (1, 2, 0.6, 1),  # listed on day 0 but wrong: still in, and right today
-        (1, 3, 0.5, 1),
+        (1, 3, 0.5, 0),
         (1, 4, 0.4, 0),
         (2, 4, 0.3, 0),  # one customer, divided by k all the same
     ]
     day, customer, score, label = map(np.array, zip(*rows, strict=True))
     found = card_precision_at_k(day, customer, score, label, k=2)
-    assert found == pytest.approx((1 / 2 + 2 / 2 + 0 / 2) / 3)
+    assert found == pytest.approx((1 / 2 + 1 / 2 + 0 / 2) / 3)
 
 
 def test_card_precision_does_not_depend_on_the_order_of_rows() -> None:

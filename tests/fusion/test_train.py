@@ -47,9 +47,9 @@ def fitted() -> FusionModel:
 
 
 def test_agreement_alone_is_learned_in_time() -> None:
-    start = time.monotonic()
+    start_s = time.process_time()
     made = fit(joined(1500, seed=0))
-    assert time.monotonic() - start < 15
+    assert time.process_time() - start_s < 15
     x, mask, y, tree = joined(1500, seed=7)
     logit = FusionScorer(made).score(x, mask, tree)[0]
     assert roc_auc_score(y, logit) > 0.9

@@ -1,0 +1,190 @@
+"""One demo from nothing to a printed account: stack, model, jobs, events, search."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from automl.evaluate import auc
+from automl.registry import ModelVersion, Registry
+from connectors.demo import DemoWorld
+from connectors.demo_task import demo_task
+from connectors.kafka import create_topics
+from pipelines import jobs, stack
+from pipelines.account import Ledger
+from pipelines.config import JobConfig
+from pipelines.demo_feed import Feed
+from pipelines.demo_view import View
+from pipelines.demo_watch import Watch
+from pipelines.operators.read import now_ms
+from pipelines.retrieve import Query, RetrieveError, search
+from pipelines.services import SERVICES, service_command
+from pipelines.stack import Stack
+from pipelines.train import TrainConfig, train
+
+MODEL = "demo"
+PAST_CASES = 1600
+#: Give up when no event found its outcome for this long.
+STALL_S = 120.0
+
+Say = Callable[[str], None]
+
+
+class Demo:
+    """A demo run in one home folder.
+
+    Args:
+        home: of the stack and the models.
+        events: about how many events to send.
+        seconds: how long sending takes.
+        seed: of everything random.
+        say: told one line per step.
+    """
+
+    def __init__(
+        self, home: Path, *, events: int, seconds: float, seed: int, say: Say
+    ) -> None:
+        self._home = home
+        self._events = events
+        self._seconds = seconds
+        self._world = DemoWorld(seed)
+        self._seed = seed
+        self._say = say
+        self._began = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        """Everything in order; gives the figures of the final line."""
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            starting = beside.submit(self._start_stack)
+            version = self._first_model()
+            local = starting.result()
+        try:
+            job_ids = self._start_jobs(local, version)
+            ledger = Ledger(local.bootstrap, from_end=True)
+            watch = Watch(ledger, self._home, self._began)
+            feed = Feed(
+                local.bootstrap,
+                self._world,
+                events=self._events,
+                seconds=self._seconds,
+                seed=self._seed,
+            )
+            self._say(f"sending about {self._events} events in {self._seconds:.0f} s")
+            found = self._follow(feed, watch, ledger)
+            restarts = sum(jobs.restarts(local, job_id) for job_id in job_ids)
+            return self._figures(feed, watch, ledger, restarts) | {"search": found}
+        finally:
+            self._say("stopping the stack")
+            stack.stop(self._home)
+
+    def _start_stack(self) -> Stack:
+        return stack.start(self._home, nodes=2, owner_pid=os.getpid(), say=self._say)
+
+    def _first_model(self) -> ModelVersion:
+        registry = Registry(self._home / "models")
+        self._say(f"drawing {PAST_CASES} past cases and fitting the first model")
+        past = self._world.past(PAST_CASES, now_ms() - 86_400_000)
+        version = train(
+            past,
+            demo_task(MODEL),
+            MODEL,
+            registry,
+            config=TrainConfig(
+                seed=self._seed, align_budget_s=20.0, fusion_budget_s=8.0
+            ),
+            say=self._say,
+        )
+        return registry.promote(MODEL, version.version)
+
+    def _start_jobs(self, local: Stack, version: ModelVersion) -> list[str]:
+        create_topics(local.bootstrap)
+        config = JobConfig(
+            bootstrap=local.bootstrap, model_folder=str(version.folder.resolve())
+        )
+        under_way = [
+            jobs.start_submit(local, kind, config) for kind in jobs.JOB_SCRIPTS
+        ]
+        job_ids = [one.job_id() for one in under_way]
+        jobs.await_running(local, job_ids)
+        for name in SERVICES:
+            argv = service_command(name, self._home, local.bootstrap, version)
+            local.add_service(name, argv, env={"OMP_NUM_THREADS": "1"})
+        self._say("encode and score jobs run, index and retrain start beside them")
+        return job_ids
+
+    def _follow(self, feed: Feed, watch: Watch, ledger: Ledger) -> dict[str, Any]:
+        """Watch until every event has its outcome; search once on the way."""
+        feed.start()
+        searching: Future[dict[str, Any]] | None = None
+        accounted, moved = 0, time.monotonic()
+        with View(watch) as view, ThreadPoolExecutor(max_workers=1) as beside:
+            while True:
+                watch.poll()
+                view.show()
+                if feed.failure is not None:
+                    raise feed.failure
+                if ledger.accounted > accounted or feed.is_alive():
+                    accounted, moved = ledger.accounted, time.monotonic()
+                if searching is None and not feed.is_alive():
+                    searching = beside.submit(self._search, feed)
+                done = accounted >= feed.fed.events.total() and not feed.is_alive()
+                if done and searching is not None and searching.done():
+                    return searching.result()
+                if time.monotonic() - moved > STALL_S and not done:
+                    return {} if searching is None else searching.result()
+
+    def _search(self, feed: Feed) -> dict[str, Any]:
+        """Find the newest text again; it may still be on its way into the index."""
+        if feed.fed.sample is None:
+            return {}
+        case_id, text = feed.fed.sample
+        deadline = time.monotonic() + 60.0
+        while True:
+            try:
+                answer = search(self._home, Query(by="text", content=text, k=3))
+            except RetrieveError as error:
+                if time.monotonic() > deadline:
+                    raise
+                self._say(f"search: {error}; trying again")
+                time.sleep(1.0)
+                continue
+            hits = answer["hits"]
+            if any(hit["case_id"] == case_id for hit in hits) or (
+                time.monotonic() > deadline
+            ):
+                shown = [(h["case_id"], round(h["similarity"], 3)) for h in hits]
+                return {"text": text, "hits": shown, "latency_ms": answer["latency_ms"]}
+            time.sleep(0.2)
+
+    def _figures(
+        self, feed: Feed, watch: Watch, ledger: Ledger, restarts: int
+    ) -> dict[str, Any]:
+        balance = ledger.balance(feed.fed.events.total()).to_dict()
+        balance.pop("events_in")
+        seen = watch.seen
+        p50, p99 = watch.latency_ms()
+        y, score = watch.scores(feed.fed.labels)
+        first = seen.first_alert_s
+        return {
+            "events_in": dict(feed.fed.events),
+            **balance,
+            "broken_sent": feed.fed.broken,
+            "alerts": len(seen.alert_cases),
+            "p50_ms": round(p50, 1),
+            "p99_ms": round(p99, 1),
+            "model_versions": seen.versions,
+            "auc": round(auc(_array(y), _array(score)), 4),
+            "job_restarts": restarts,
+            "seconds_to_first_alert": None if first is None else round(first, 1),
+            "peak_rss_mb": round(seen.peak_rss_mb),
+        }
+
+
+def _array(values: list[Any]) -> Any:
+    import numpy as np
+
+    return np.asarray(values)

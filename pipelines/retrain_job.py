@@ -1,0 +1,242 @@
+"""Path 2: features and labels from the topics to a better tree, published.
+
+The encoders and the fusion of the champion are carried over; a new tree takes the
+place of the old one when it ranks later cases better. Legend: `N` rows, `F` features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl.candidates import TreeCandidate
+from automl.evaluate import Verdict, compare, threshold_for_alerts_per_day
+from automl.manifest import MANIFEST_FILE
+from automl.registry import ModelVersion, Registry
+from connectors.codec import CodecError, decode_frame
+from connectors.kafka import Producer, Reader, Value
+from connectors.labels import read_labels
+from connectors.schemas import dead_letters_frame
+from pipelines.fitted_rows import FittedRows
+from pipelines.publish import publish
+from pipelines.scorer import TREE_FILE
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrainConfig:
+    """When to try a challenger and how to judge it.
+
+    Attributes:
+        bootstrap: HOST:PORT of the broker.
+        registry: folder of the model versions.
+        name: the model to keep fresh.
+        prefix: topic prefix.
+        first_labels: labelled cases from the stream before the first challenger.
+        every_labels: further labelled cases between two challengers.
+        judge_share: part of the stream's labelled cases, the latest, that judges.
+        seed: of the trees.
+    """
+
+    bootstrap: str
+    registry: Path
+    name: str
+    prefix: str = ""
+    first_labels: int = 600
+    every_labels: int = 200
+    judge_share: float = 0.4
+    seed: int = 0
+
+
+class Retrainer:
+    """Collects labelled feature rows and now and then tries a challenger.
+
+    Args:
+        config: when and how.
+    """
+
+    def __init__(self, config: RetrainConfig) -> None:
+        self._config = config
+        self._registry = Registry(config.registry)
+        self._rows: dict[str, tuple[int, NDArray[np.float64]]] = {}
+        self._labels: dict[str, int] = {}
+        self._last_score: dict[str, tuple[float, int]] = {}
+        self._trees: dict[int, TreeCandidate] = {}
+        self._next_at = config.first_labels
+
+    @property
+    def matured(self) -> list[str]:
+        """Cases with features and a label, in event-time order."""
+        known = [case for case in self._labels if case in self._rows]
+        return sorted(known, key=lambda case: (self._rows[case][0], case))
+
+    def take(self, value: Value) -> list[bytes]:
+        """Keep what one Kafka value says; gives dead-letter frames for bad labels."""
+        topic = value.place.topic.removeprefix(self._config.prefix)
+        if topic == "labels":
+            labels, letters = read_labels(value.value, value.place)
+            self._labels |= {one.case_id: one.label for one in labels}
+            return [dead_letters_frame([letter]) for letter in letters]
+        try:
+            batch = decode_frame(value.value or b"")
+        except CodecError as error:
+            logger.error("read %s: %s", value.place, error)
+            return []
+        if topic == "decisions":
+            for row in batch.select(["case_id", "score", "model_version"]).to_pylist():
+                self._last_score[row["case_id"]] = (row["score"], row["model_version"])
+            return []
+        features = [name for name in batch.schema.names if name.startswith("f.")]
+        times = batch.column("event_time").cast("int64").to_pylist()
+        matrix = np.column_stack([batch.column(name).to_numpy() for name in features])
+        cases = batch.column("case_id").to_pylist()
+        self._rows |= dict(zip(cases, zip(times, matrix, strict=True), strict=True))
+        return []
+
+    def try_challenger(self) -> tuple[ModelVersion | None, Verdict | None]:
+        """A better version, stored but not promoted yet, when it is time and there is.
+
+        The champion was fitted before the stream's cases; the challenger on the
+        champion's rows and the earlier of the stream's; both are judged on the rest.
+        """
+        cases = self.matured
+        if len(cases) < self._next_at:
+            return None, None
+        self._next_at = len(cases) + self._config.every_labels
+        champion = self._registry.champion(self._config.name)
+        if champion is None:
+            return None, None
+        x = np.stack([self._rows[case][1] for case in cases])
+        y = np.array([self._labels[case] for case in cases])
+        times = np.array([self._rows[case][0] for case in cases])
+        cut = int(len(cases) * (1 - self._config.judge_share))
+        known = FittedRows.read(champion.folder)
+        learnt = known.extended(x[:cut], y[:cut], times[:cut])
+        tree = TreeCandidate.fit(learnt.x, learnt.y, seed=self._config.seed)
+        evidence = self._evidence(cases[cut:], x[cut:])
+        old = self._tree(champion.version).predict_logit(x[cut:]) + evidence
+        new = tree.predict_logit(x[cut:]) + evidence
+        verdict = compare(old, new, y[cut:])
+        logger.info("%d labelled cases: %s", len(cases), verdict.reason)
+        if not verdict.better:
+            return None, verdict
+        score = 1.0 / (1.0 + np.exp(-new))
+        return self._store(champion, tree, learnt, score, times[cut:], verdict), verdict
+
+    def _evidence(
+        self, cases: list[str], x: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """What the media added to each case's log-odds when it was decided last."""
+        evidence = np.zeros(len(cases))
+        for i, case in enumerate(cases):
+            if case in self._last_score:
+                score, version = self._last_score[case]
+                logit = np.log(score) - np.log1p(-score)
+                evidence[i] = logit - self._tree(version).predict_logit(x[i : i + 1])[0]
+        return evidence
+
+    def _tree(self, version: int) -> TreeCandidate:
+        if version not in self._trees:
+            folder = self._registry.get(self._config.name, version).folder
+            self._trees[version] = TreeCandidate.load(folder / TREE_FILE)
+        return self._trees[version]
+
+    def _store(
+        self,
+        champion: ModelVersion,
+        tree: TreeCandidate,
+        learnt: FittedRows,
+        score: NDArray[np.float64],
+        times: NDArray[np.int64],
+        verdict: Verdict,
+    ) -> ModelVersion:
+        manifest = champion.manifest
+        share = float(learnt.y.mean())
+        alerts_per_day = float(manifest.task["alerts_per_day"])
+        with tempfile.TemporaryDirectory() as folder:
+            stage = Path(folder) / "stage"
+            skip = shutil.ignore_patterns(MANIFEST_FILE)
+            shutil.copytree(champion.folder, stage, ignore=skip)
+            tree.save(stage / TREE_FILE)
+            learnt.write(stage)
+            return self._registry.save(
+                manifest.name,
+                stage,
+                parent=manifest.version,
+                task=manifest.task,
+                features=manifest.features,
+                width=manifest.width,
+                modalities=manifest.modalities,
+                fingerprints=manifest.fingerprints,
+                threshold=threshold_for_alerts_per_day(score, times, alerts_per_day),
+                prior_logit=float(np.log(share / (1 - share))),
+                metrics={**verdict.figures, "fitted_cases": len(learnt.y)},
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+
+
+def run(config: RetrainConfig, stop: threading.Event) -> None:
+    """Follow the topics from their beginning until `stop` is set."""
+    retrainer = Retrainer(config)
+    topics = [config.prefix + t for t in ("features", "labels", "decisions")]
+    registry = Registry(config.registry)
+    with (
+        Reader(config.bootstrap, topics) as reader,
+        Producer(config.bootstrap) as producer,
+    ):
+        while not stop.is_set():
+            for value in reader.poll(timeout_ms=500):
+                for frame in retrainer.take(value):
+                    topic = f"{config.prefix}dead-letters"
+                    producer.send(topic, frame, key="labels")
+            version, verdict = retrainer.try_challenger()
+            if version is not None and verdict is not None:
+                publish(registry, version, config.bootstrap, prefix=config.prefix)
+                logger.info(
+                    "published %s v%d: %s",
+                    version.name,
+                    version.version,
+                    verdict.reason,
+                )
+        producer.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the retrain process until SIGTERM; gives the exit code."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
+    logging.getLogger("kafka").setLevel("ERROR")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run(_config_from(argv), stop)
+    return 0
+
+
+def _config_from(argv: Sequence[str] | None) -> RetrainConfig:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--registry", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--prefix", default="")
+    parser.add_argument("--first-labels", type=int, default=600)
+    parser.add_argument("--every-labels", type=int, default=200)
+    found: dict[str, Any] = vars(parser.parse_args(argv))
+    return RetrainConfig(**found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

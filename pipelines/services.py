@@ -1,0 +1,32 @@
+"""The processes beside Flink: index and retrain, as command lines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from automl.registry import ModelVersion
+
+SERVICES = ("index", "retrain")
+
+
+def service_command(
+    name: str, home: Path, bootstrap: str, version: ModelVersion, *options: str
+) -> list[str]:
+    """The command line of a service that works for one model.
+
+    Args:
+        name: `index` or `retrain`.
+        home: where the index keeps its snapshots and says its address.
+        bootstrap: HOST:PORT of the broker.
+        version: the model whose vectors are indexed, or which is kept fresh.
+        options: further options of the service.
+    """
+    start = [sys.executable, "-m", f"pipelines.{name}_job", "--bootstrap", bootstrap]
+    if name == "index":
+        own = ["--home", str(home.resolve())]
+        own += ["--model-folder", str(version.folder.resolve())]
+    else:
+        registry = version.folder.resolve().parent.parent
+        own = ["--registry", str(registry), "--name", version.name]
+    return [*start, *own, *options]

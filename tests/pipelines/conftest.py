@@ -1,0 +1,347 @@
+"""A stand-in for the part of Flink an operator sees, and a model small enough to test."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from connectors.codec import decode_frame, encode_frame
+from connectors.events import EventReader
+from connectors.records import MODALITIES, Place
+
+WIDTH = 16
+AT_MS = 1_760_000_000_000
+NOW_MS = AT_MS + 1000
+WORDS = ("call", "me", "later", "free", "prize", "win", "money", "now")
+TASK = {
+    "name": "tiny",
+    "entities": {"customer": "customer", "terminal": "terminal"},
+    "features": [
+        "amount",
+        "hour<=6",
+        {"name": "paid", "entity": "customer", "agg": "sum", "window": "1m"}
+        | {"column": "amount"},
+        {"name": "abroad", "entity": "customer", "agg": "rate", "window": "10s"}
+        | {"column": "foreign"},
+        {"name": "places", "entity": "customer", "agg": "distinct", "window": "1m"}
+        | {"column": "terminal"},
+        {"name": "visits", "entity": "terminal", "agg": "count", "window": "1m"},
+    ],
+    "modalities": {"text": {}, "image": {}},
+    "label": {"delay": "1h"},
+}
+KINDS = {
+    "amount": "number",
+    "foreign": "bool",
+    "customer": "string",
+    "terminal": "string",
+}
+
+
+@dataclass
+class Runtime:
+    """Keyed state in dicts, pickled as Flink keeps it; timers in a list."""
+
+    clock_ms: int = NOW_MS
+    key: int = 0
+    kept: dict[Any, Any] = field(default_factory=dict)
+    timers: list[tuple[int, int]] = field(default_factory=list)
+
+    def get_list_state(self, descriptor: Any) -> ListState:
+        return ListState(self, descriptor.name)
+
+    def get_map_state(self, descriptor: Any) -> MapState:
+        return MapState(self, descriptor.name)
+
+    def get_state(self, descriptor: Any) -> ValueState:
+        return ValueState(self, descriptor.name)
+
+    def get_current_key(self) -> int:
+        return self.key
+
+    def timer_service(self) -> Runtime:
+        return self
+
+    def current_processing_time(self) -> int:
+        return self.clock_ms
+
+    def register_processing_time_timer(self, at_ms: int) -> None:
+        if (at_ms, self.key) not in self.timers:
+            self.timers.append((at_ms, self.key))
+
+    def open(self, operator: Any) -> Any:
+        """The operator on this state: a second one is a restart from a checkpoint."""
+        operator.open(self)
+        return operator
+
+    def give(self, operator: Any, key: int, value: Any) -> list[Any]:
+        """What comes out for one element of one key."""
+        self.key = key
+        return list(operator.process_element(pickle.loads(pickle.dumps(value)), self))
+
+    def wait(self, operator: Any, wait_ms: int) -> list[Any]:
+        """What comes out of the timers due in the next `wait_ms`."""
+        until, out = self.clock_ms + wait_ms, []
+        while due := sorted(timer for timer in self.timers if timer[0] <= until):
+            at_ms, self.key = due[0]
+            self.timers.remove(due[0])
+            self.clock_ms = max(self.clock_ms, at_ms)
+            out += list(operator.on_timer(at_ms, self))
+        self.clock_ms = until
+        return out
+
+
+class _State:
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        self._runtime = runtime
+        self._name = name
+
+    @property
+    def _place(self) -> tuple[str, int]:
+        return self._name, self._runtime.key
+
+
+class ListState(_State):
+    def get(self) -> list[Any] | None:
+        kept = self._runtime.kept.get(self._place)
+        return None if kept is None else [pickle.loads(one) for one in kept]
+
+    def add(self, value: Any) -> None:
+        self._runtime.kept.setdefault(self._place, []).append(pickle.dumps(value))
+
+    def update(self, values: list[Any]) -> None:
+        self._runtime.kept[self._place] = [pickle.dumps(one) for one in values]
+
+    def clear(self) -> None:
+        self._runtime.kept.pop(self._place, None)
+
+
+class ValueState(_State):
+    def value(self) -> Any:
+        kept = self._runtime.kept.get(self._place)
+        return None if kept is None else pickle.loads(kept)
+
+    def update(self, value: Any) -> None:
+        self._runtime.kept[self._place] = pickle.dumps(value)
+
+
+class MapState(_State):
+    @property
+    def _map(self) -> dict[str, bytes]:
+        found: dict[str, bytes] = self._runtime.kept.setdefault(self._place, {})
+        return found
+
+    def get(self, key: str) -> Any:
+        kept = self._map.get(key)
+        return None if kept is None else pickle.loads(kept)
+
+    def put(self, key: str, value: Any) -> None:
+        self._map[key] = pickle.dumps(value)
+
+    def remove(self, key: str) -> None:
+        self._map.pop(key, None)
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(k, pickle.loads(v)) for k, v in self._map.items()]
+
+
+@pytest.fixture
+def runtime() -> Runtime:
+    return Runtime()
+
+
+@pytest.fixture
+def new_runtime() -> Callable[[], Runtime]:
+    return Runtime
+
+
+@pytest.fixture(scope="session")
+def task() -> dict[str, Any]:
+    """The resolved task of the small model."""
+    from automl.task import TaskSpec
+
+    return TaskSpec.from_json(TASK).resolve(KINDS).to_dict()
+
+
+def read_events(modality: str, *events: dict[str, Any], frame: bool = False) -> Any:
+    """Valid rows, as the reader makes them from JSON events or from one frame."""
+    import pyarrow as pa
+
+    from automl.task import TaskSpec
+    from connectors.rows import concat_rows
+    from connectors.schemas import TIME
+
+    columns = TaskSpec.from_json(TASK).resolve(KINDS).needed_columns
+    reader = EventReader(modality, columns=columns, now_ms=lambda: NOW_MS)
+    place = Place(topic=f"events.{modality}", partition=0, offset=7)
+    if frame:
+        table = {name: [event[name] for event in events] for name in events[0]}
+        at = pa.array(table.pop("event_time_ms"), pa.int64()).cast(TIME)
+        batch = pa.RecordBatch.from_pydict({**table, "event_time": at})
+        values = [encode_frame(batch)]
+    else:
+        values = [json.dumps(event).encode() for event in events]
+    parts = []
+    for value in values:
+        rows, letters = reader.read(value, place)
+        assert letters == []
+        parts.append(rows)
+    return concat_rows(parts)
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[..., Any]:
+    return read_events
+
+
+@pytest.fixture(scope="session")
+def payment() -> Callable[..., dict[str, Any]]:
+    """One tabular event of case `k<n>`."""
+
+    def make(n: int = 0, **changes: Any) -> dict[str, Any]:
+        good = {
+            "event_id": f"e{n}",
+            "case_id": f"k{n}",
+            "event_time_ms": AT_MS,
+            "amount": 10.0,
+            "foreign": False,
+            "customer": "c1",
+            "terminal": "t1",
+        }
+        return {**good, **changes}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tables() -> Callable[[list[Any]], dict[str, list[dict[str, Any]]]]:
+    """Kafka rows by topic, frames as lists of their rows, alerts as their objects."""
+
+    def read(out: list[Any]) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for topic, key, value in out:
+            assert isinstance(key, bytes)
+            at = found.setdefault(topic, [])
+            if topic.endswith("alerts"):
+                at.append(json.loads(value))
+            else:
+                at += decode_frame(value).to_pylist()
+        return found
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a BERT of one layer and a vocabulary of `WORDS`."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def registry(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, task: dict[str, Any]
+) -> Any:
+    """Versions 1 and 2 of the model `tiny`: 2 has other trees and a lower threshold.
+
+    Amounts above 50 are fraud to both; the media speak through random weights.
+    """
+    import torch
+
+    from automl.candidates import TreeCandidate, TreeConfig
+    from automl.registry import Registry
+    from automl.task import TaskSpec
+    from encoders import build_encoder, save_encoders
+    from fusion.model import FusionConfig, FusionModel, save_fusion
+
+    spec = TaskSpec.from_json(task)
+    names = spec.feature_names
+    options = {"tabular": {"features": len(names)}, "text": {"model": str(tiny_bert)}}
+    encoders = {
+        modality: build_encoder(
+            {"modality": modality, "width": WIDTH, **options.get(modality, {})}
+        )
+        for modality in ("tabular", "text", "image")
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        fusion = FusionModel(FusionConfig(width=WIDTH, dim=8, hidden=8))
+        torch.nn.init.normal_(fusion.own)
+    draw = np.random.default_rng(0)
+    x = draw.uniform(0, 100, (200, len(names)))
+    y = (x[:, 0] > 50).astype(int)
+    found = Registry(tmp_path_factory.mktemp("models"))
+    for trees, threshold in ((20, 0.5), (30, 0.4)):
+        stage = tmp_path_factory.mktemp("stage")
+        small = TreeConfig(trees=trees, columns=1.0)
+        TreeCandidate.fit(x, y, seed=0, config=small).save(stage / "tree.txt")
+        save_fusion(fusion, stage / "fusion")
+        save_encoders(encoders, stage / "encoders")
+        fingerprints = {m: e.fingerprint for m, e in encoders.items()}
+        found.save(
+            "tiny",
+            stage,
+            parent=None,
+            task=task,
+            features=names,
+            width=WIDTH,
+            modalities=MODALITIES,
+            fingerprints={**fingerprints, "fused": "f" * 16},
+            threshold=threshold,
+            prior_logit=-2.0,
+            metrics={},
+            created_at="2026-01-01T00:00:00+00:00",
+        )
+    found.promote("tiny", 1)
+    return found
+
+
+@pytest.fixture(scope="session")
+def model_folder(registry: Any) -> Path:
+    """Version 1 of the model `tiny`."""
+    folder: Path = registry.get("tiny", 1).folder
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings(model_folder: Path) -> dict[str, Any]:
+    """Settings of both jobs, as their operators take them."""
+    from dataclasses import asdict
+
+    from pipelines.config import JobConfig
+
+    return asdict(
+        JobConfig(
+            bootstrap="127.0.0.1:9092",
+            model_folder=str(model_folder),
+            prefix="run.",
+            shards=4,
+            batch_rows=4,
+            batch_wait_ms=20,
+            media_wait_ms=5000,
+        )
+    )

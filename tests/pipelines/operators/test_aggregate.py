@@ -1,0 +1,188 @@
+import random
+
+import numpy as np
+import pytest
+
+from automl.features import FeatureAssembler
+from automl.task import TaskSpec
+from connectors.codec import decode_frame
+from connectors.records import DeadLetter, Place
+from connectors.rows import concat_rows
+from pipelines.offline import backfill_rows
+from pipelines.operators import aggregate
+from pipelines.operators.aggregate import AggregateWindows, windows_column
+from pipelines.operators.read import by_shard, shard_of
+
+AT_MS = 1_760_000_000_000
+SHARDS = 4
+
+
+@pytest.fixture
+def events(payment):
+    """Payments of three customers at three terminals, some of them out of order."""
+    draw, clock, found = random.Random(0), AT_MS, []
+    for n in range(240):
+        clock += draw.choice([0, 1, 300, 4000])
+        found.append(
+            payment(
+                n,
+                event_time_ms=clock,
+                amount=round(draw.random() * 100, 2),
+                foreign=draw.random() < 0.3,
+                customer=draw.choice("abc"),
+                terminal=draw.choice(["t1", "t2", "t3"]),
+            )
+        )
+    return found
+
+
+def window_operator(task, entity="customer", next_key="terminal"):
+    return AggregateWindows(
+        task=task, entity=entity, next_key=next_key, shards=SHARDS
+    )
+
+
+def run(runtime, operator, rows, key="customer"):
+    """Rows through one operator, by the shards of `key`."""
+    keys = rows.case_id if key == "case_id" else rows.columns[key].tolist()
+    out = []
+    for shard, part in by_shard(rows, keys, SHARDS):
+        out += runtime.give(operator, shard, part)
+    return out
+
+
+def values_by_id(out, entity="customer"):
+    return {
+        event_id: values.tobytes()
+        for _, rows in out
+        for event_id, values in zip(
+            rows.event_id, rows.columns[windows_column(entity)], strict=True
+        )
+    }
+
+
+def test_windows_are_those_of_the_payments_before(runtime, task, rows_of, payment):
+    operator = runtime.open(window_operator(task))
+    amounts = [(0, 10.0, "t1"), (9_999, 5.0, "t2"), (60_000, 1.0, "t2")]
+    seen = []
+    for n, (after_ms, amount, terminal) in enumerate(amounts):
+        event = payment(
+            n, event_time_ms=AT_MS + after_ms, amount=amount, terminal=terminal
+        )
+        event["foreign"] = n == 1
+        ((_, rows),) = run(runtime, operator, rows_of("tabular", event))
+        seen.append(rows.columns[windows_column("customer")][0].tolist())
+    # paid in (t - 60 s, t], share abroad in (t - 10 s, t], distinct terminals
+    assert seen == [[10.0, 0.0, 1.0], [15.0, 0.5, 2.0], [6.0, 0.0, 1.0]]
+
+
+def test_the_jobs_features_equal_the_backfill_bit_for_bit(
+    runtime, new_runtime, task, rows_of, events
+):
+    spec = TaskSpec.from_json(task)
+    first = runtime.open(window_operator(task))
+    second_runtime = new_runtime()
+    second = second_runtime.open(window_operator(task, "terminal", "case_id"))
+    assembler = FeatureAssembler(spec)
+    streamed = {}
+    for at in range(0, len(events), 7):
+        part = rows_of("tabular", *events[at : at + 7], frame=True)
+        # every row by itself, so that the second operator sees the stream's order
+        for i in range(len(part)):
+            for shard, rows in run(runtime, first, part.take([i])):
+                for target, done in second_runtime.give(second, shard, rows):
+                    assert target == shard_of(done.case_id[0], SHARDS)
+                    x = assembler.assemble(
+                        done.event_time_ms,
+                        done.columns,
+                        {e: done.columns[windows_column(e)] for e in spec.entities},
+                    )
+                    streamed[done.event_id[0]] = x[0].tobytes()
+    # the backfill orders equal times by id: give ids that sort as they were sent
+    renamed = [{**e, "event_id": f"{i:04d}"} for i, e in enumerate(events)]
+    table = backfill_rows(spec, rows_of("tabular", *renamed, frame=True))
+    offline = np.column_stack([table[n].to_numpy() for n in spec.feature_names])
+    ids = [events[int(i)]["event_id"] for i in table["event_id"].to_pylist()]
+    assert streamed == {i: x.tobytes() for i, x in zip(ids, offline, strict=True)}
+
+
+def test_frames_give_what_single_events_give(new_runtime, task, rows_of, events):
+    rows = rows_of("tabular", *events, frame=True)
+    one, many = new_runtime(), new_runtime()
+    singly = one.open(window_operator(task))
+    whole = many.open(window_operator(task))
+    single = [x for i in range(len(rows)) for x in run(one, singly, rows.take([i]))]
+    assert values_by_id(single) == values_by_id(run(many, whole, rows))
+
+
+@pytest.mark.parametrize("compact_after", [512, 5])
+def test_a_restart_goes_on_bit_for_bit(
+    new_runtime, monkeypatch, task, rows_of, events, compact_after
+):
+    monkeypatch.setattr(aggregate, "COMPACT_AFTER", compact_after)
+    steady, broken = new_runtime(), new_runtime()
+    undisturbed = steady.open(window_operator(task))
+    operator = broken.open(window_operator(task))
+    expected, found = [], []
+    for at in range(0, len(events), 10):
+        rows = rows_of("tabular", *events[at : at + 10])
+        expected += run(steady, undisturbed, rows)
+        found += run(broken, operator, rows)
+        if at % 30 == 0:
+            operator = broken.open(window_operator(task))
+    assert values_by_id(found) == values_by_id(expected)
+    entries = [len(kept) for kept in broken.kept.values()]
+    assert max(entries) <= compact_after + 1
+
+
+def test_rows_go_on_to_the_shard_of_the_next_key(runtime, task, rows_of, events):
+    operator = runtime.open(window_operator(task))
+    out = run(runtime, operator, rows_of("tabular", *events[:50]))
+    assert sum(len(rows) for _, rows in out) == 50
+    for shard, rows in out:
+        assert {shard_of(t, SHARDS) for t in rows.columns["terminal"]} == {shard}
+
+
+def test_a_late_row_becomes_a_dead_letter_and_changes_nothing(
+    runtime, task, rows_of, payment
+):
+    operator = runtime.open(window_operator(task))
+    # the longest window is a minute, so rows older than a minute are late
+    times = [AT_MS, AT_MS - 60_001, AT_MS - 60_000, AT_MS]
+    events = [payment(n, event_time_ms=at) for n, at in enumerate(times)]
+    out = run(runtime, operator, rows_of("tabular", *events, frame=True))
+    (letter,) = next(body for _, body in out if isinstance(body, list))
+    assert (letter.kind, letter.event_id, letter.row) == ("late", "e1", 1)
+    assert letter.reason == "older than the windows of its customer reach back"
+    assert decode_frame(letter.value)["event_id"].to_pylist() == ["e1"]
+    kept = concat_rows([body for _, body in out if not isinstance(body, list)])
+    assert kept.event_id == ["e0", "e2", "e3"]
+    paid = kept.columns[windows_column("customer")][:, 0].tolist()
+    assert paid == [10.0, 10.0, 20.0]
+
+
+def test_a_frame_of_late_rows_alone_gives_letters_alone(
+    runtime, task, rows_of, payment
+):
+    operator = runtime.open(window_operator(task))
+    run(runtime, operator, rows_of("tabular", payment()))
+    late = payment(1, event_time_ms=AT_MS - 3_600_000)
+    ((shard, letters),) = run(runtime, operator, rows_of("tabular", late))
+    assert shard == 0
+    assert [x.event_id for x in letters] == ["e1"]
+    assert letters[0].value.startswith(b'{"event_id": "e1"')
+
+
+def test_dead_letters_pass(runtime, task):
+    letter = DeadLetter(
+        place=Place(topic="t", partition=0, offset=0),
+        row=-1,
+        kind="unreadable",
+        reason="r",
+        event_id="",
+        modality="tabular",
+        value=b"",
+    )
+    operator = runtime.open(window_operator(task))
+    assert [tuple(x) for x in runtime.give(operator, 0, [letter])] == [(0, [letter])]
+    assert runtime.kept == {}
