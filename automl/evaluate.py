@@ -130,7 +130,7 @@ def threshold_for_alerts_per_day(
     """Gives the lowest threshold that would have raised at most so many alerts a day.
 
     An alert is a score at or above the threshold. The mean is over the time the rows
-    span, counted as at least one day.
+    span; one alert is always allowed.
 
     Args:
         score: (N,).
@@ -146,8 +146,8 @@ def threshold_for_alerts_per_day(
     if not np.isfinite(score).all() or alerts_per_day <= 0:
         msg = "threshold: scores must be finite and alerts_per_day above 0"
         raise EvaluationError(msg)
-    days = max(1.0, float(np.ptp(event_time_ms)) / DAY_MS)
-    allowed = int(alerts_per_day * days + 1e-9)
+    days = float(np.ptp(event_time_ms)) / DAY_MS
+    allowed = max(1, int(alerts_per_day * days + 1e-9))
     ordered = np.sort(score)[::-1]
     if allowed >= len(ordered):
         return float(ordered[-1])

@@ -59,7 +59,7 @@ class Feed(threading.Thread):
         seed: int = 0,
     ) -> None:
         super().__init__(daemon=True, name="feed")
-        self._bootstrap = bootstrap
+        self._broker = bootstrap
         self._world = world
         self._count = events
         self._seconds = seconds
@@ -70,7 +70,7 @@ class Feed(threading.Thread):
     def run(self) -> None:
         """Send everything; a failure is kept for the thread that waits."""
         try:
-            with Producer(self._bootstrap) as producer:
+            with Producer(self._broker) as producer:
                 self._send_all(producer)
                 producer.flush()
         except Exception as error:

@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from automl.evaluate import auc
 from automl.registry import ModelVersion, Registry
 from connectors.demo import DemoWorld
 from connectors.demo_task import demo_task
@@ -24,7 +23,6 @@ from pipelines.operators.read import now_ms
 from pipelines.retrieve import Query, RetrieveError, search
 from pipelines.services import SERVICES, service_command
 from pipelines.stack import Stack
-from pipelines.train import TrainConfig, train
 
 MODEL = "demo"
 PAST_CASES = 1600
@@ -85,6 +83,9 @@ class Demo:
         return stack.start(self._home, nodes=2, owner_pid=os.getpid(), say=self._say)
 
     def _first_model(self) -> ModelVersion:
+        # loads torch and more: the stack starts meanwhile
+        from pipelines.train import TrainConfig, train
+
         registry = Registry(self._home / "models")
         self._say(f"drawing {PAST_CASES} past cases and fitting the first model")
         past = self._world.past(PAST_CASES, now_ms() - 86_400_000)
@@ -105,11 +106,7 @@ class Demo:
         config = JobConfig(
             bootstrap=local.bootstrap, model_folder=str(version.folder.resolve())
         )
-        under_way = [
-            jobs.start_submit(local, kind, config) for kind in jobs.JOB_SCRIPTS
-        ]
-        job_ids = [one.job_id() for one in under_way]
-        jobs.await_running(local, job_ids)
+        job_ids = [*jobs.submit(local, jobs.JOBS, config).values()]
         for name in SERVICES:
             argv = service_command(name, self._home, local.bootstrap, version)
             local.add_service(name, argv, env={"OMP_NUM_THREADS": "1"})
@@ -120,6 +117,7 @@ class Demo:
         """Watch until every event has its outcome; search once on the way."""
         feed.start()
         searching: Future[dict[str, Any]] | None = None
+        warming: Future[None] | None = None
         accounted, moved = 0, time.monotonic()
         with View(watch) as view, ThreadPoolExecutor(max_workers=1) as beside:
             while True:
@@ -129,6 +127,8 @@ class Demo:
                     raise feed.failure
                 if ledger.accounted > accounted or feed.is_alive():
                     accounted, moved = ledger.accounted, time.monotonic()
+                if warming is None and accounted > self._events / 2:
+                    warming = beside.submit(self._warm_search)
                 if searching is None and not feed.is_alive():
                     searching = beside.submit(self._search, feed)
                 done = accounted >= feed.fed.events.total() and not feed.is_alive()
@@ -136,6 +136,13 @@ class Demo:
                     return searching.result()
                 if time.monotonic() - moved > STALL_S and not done:
                     return {} if searching is None else searching.result()
+
+    def _warm_search(self) -> None:
+        """One query nobody waits for: the index loads its text encoder for it."""
+        try:
+            search(self._home, Query(by="text", content="hello", k=1))
+        except RetrieveError as error:
+            self._say(f"warm-up search: {error}")
 
     def _search(self, feed: Feed) -> dict[str, Any]:
         """Find the newest text again; it may still be on its way into the index."""
@@ -163,6 +170,8 @@ class Demo:
     def _figures(
         self, feed: Feed, watch: Watch, ledger: Ledger, restarts: int
     ) -> dict[str, Any]:
+        from automl.evaluate import auc
+
         balance = ledger.balance(feed.fed.events.total()).to_dict()
         balance.pop("events_in")
         seen = watch.seen

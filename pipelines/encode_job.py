@@ -8,7 +8,7 @@ from connectors.flink import OUT, SHARDED, by_shard_key, sink, source
 from connectors.records import MEDIA
 from connectors.topics import event_topic
 from pipelines.config import JobConfig
-from pipelines.environment import environment, job_config
+from pipelines.environment import environment
 from pipelines.operators.encode import EncodeMedia
 from pipelines.operators.read import ReadEvents
 
@@ -40,7 +40,3 @@ def build(config: JobConfig) -> str:
     named = encoded.name("encode").uid("encode")
     sink(tables, named, outputs, bootstrap=config.bootstrap)
     return str(env.execute_async(f"{config.prefix}encode").get_job_id())
-
-
-if __name__ == "__main__":
-    build(job_config())

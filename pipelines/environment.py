@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
 from pyflink.common import Configuration
 from pyflink.datastream import StreamExecutionEnvironment
@@ -39,10 +37,3 @@ def environment(
     env = StreamExecutionEnvironment.get_execution_environment(flink)
     env.set_parallelism(config.nodes)
     return env, StreamTableEnvironment.create(env)
-
-
-def job_config() -> JobConfig:
-    """The settings file named on a job script's command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config", type=Path, required=True)
-    return JobConfig.read(parser.parse_args().config)

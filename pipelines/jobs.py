@@ -9,75 +9,57 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import JobConfig
 from pipelines.stack import Stack
 
-JOB_SCRIPTS = {"encode": "encode_job.py", "score": "score_job.py"}
+JOBS = ("encode", "score")
 SUBMIT_TIMEOUT_S = 120
-_JOB_ID = re.compile(r"JobID ([0-9a-f]{32})")
+_SUBMITTED = re.compile(r"^submitted (\w+) ([0-9a-f]{32})$", re.MULTILINE)
 
 
 class JobError(Exception):
     """A job could not be submitted or has failed; the message shows Flink's reason."""
 
 
-def start_submit(stack: Stack, kind: str, config: JobConfig) -> Submission:
-    """Begin to submit a job; several can be under way at once."""
-    folder = stack.home / "jobs"
+def submit(cluster: Stack, names: Sequence[str], config: JobConfig) -> dict[str, str]:
+    """Submit jobs with one client and wait until they run; gives name to job id.
+
+    Raises:
+        JobError: the client failed, or a job does not run; the message says why.
+    """
+    folder = cluster.home / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{config.prefix}{kind}"
-    file = folder / f"{name}.json"
+    run = config.prefix + "-".join(names)
+    file, log = folder / f"{run}.json", folder / f"{run}.log"
     config.write(file)
-    script = Path(__file__).parent / JOB_SCRIPTS[kind]
-    log = (folder / f"{name}.log").open("wb")
-    command = ["run", "-d", "-m", stack.job_manager, "-py", str(script)]
-    process = subprocess.Popen(
-        [str(stack.flink_script()), *command, "--config", str(file)],
-        env={**os.environ, **stack.flink_env()},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-    )
-    return Submission(name, process, Path(log.name))
-
-
-class Submission:
-    """A submission under way."""
-
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
-        self._name = name
-        self._process = process
-        self._log = log
-
-    def job_id(self) -> str:
-        """The Flink job id, once the cluster has taken the job.
-
-        Raises:
-            JobError: the client failed; the message ends with what it printed.
-        """
-        try:
-            code = self._process.wait(timeout=SUBMIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired as error:
-            self._process.kill()
-            msg = f"submit {self._name}: no answer in {SUBMIT_TIMEOUT_S} s; {self._log}"
-            raise JobError(msg) from error
-        text = self._log.read_text(errors="replace")
-        found = _JOB_ID.search(text)
-        if code or not found:
-            tail = "\n".join(text.strip().splitlines()[-15:])
-            msg = f"submit {self._name} failed ({code}); full log {self._log}:\n{tail}"
-            raise JobError(msg)
-        return found.group(1)
-
-
-def submit(stack: Stack, kind: str, config: JobConfig) -> str:
-    """Submit one job and wait until it runs; gives its id."""
-    job_id = start_submit(stack, kind, config).job_id()
-    await_running(stack, [job_id])
-    return job_id
+    script = Path(__file__).with_name("submit_jobs.py")
+    command = ["run", "-d", "-m", cluster.job_manager, "-py", str(script)]
+    try:
+        with log.open("wb") as out:
+            done = subprocess.run(
+                [str(cluster.flink_script()), *command, "--config", str(file), *names],
+                env={**os.environ, **cluster.flink_env()},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                timeout=SUBMIT_TIMEOUT_S,
+                check=False,
+            )
+    except subprocess.TimeoutExpired as error:
+        msg = f"submit {run}: no answer in {SUBMIT_TIMEOUT_S} s; log: {log}"
+        raise JobError(msg) from error
+    text = log.read_text(errors="replace")
+    found = dict(_SUBMITTED.findall(text))
+    if done.returncode or set(found) != set(names):
+        tail = "\n".join(text.strip().splitlines()[-15:])
+        msg = f"submit {run} failed ({done.returncode}); log: {log}\n{tail}"
+        raise JobError(msg)
+    await_running(cluster, [*found.values()])
+    return found
 
 
 def job_state(stack: Stack, job_id: str) -> str:

@@ -10,7 +10,7 @@ from automl.registry import verify
 from automl.task import TaskSpec
 from connectors.flink import OUT, SHARDED, by_shard_key, sink, source
 from pipelines.config import JobConfig
-from pipelines.environment import environment, job_config
+from pipelines.environment import environment
 from pipelines.operators.aggregate import AggregateWindows
 from pipelines.operators.read import ReadEvents
 from pipelines.operators.route import RouteToCases
@@ -59,7 +59,3 @@ def build(config: JobConfig) -> str:
     outputs = [config.topic(name) for name in OUTPUTS]
     sink(tables, scored, outputs, bootstrap=config.bootstrap)
     return str(env.execute_async(f"{config.prefix}score").get_job_id())
-
-
-if __name__ == "__main__":
-    build(job_config())

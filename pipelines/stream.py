@@ -89,9 +89,7 @@ def stream(
     started: list[str] = []
     ledger = Ledger(local.bootstrap, prefix=prefix)
     try:
-        under_way = [jobs.start_submit(local, k, config) for k in jobs.JOB_SCRIPTS]
-        started += [one.job_id() for one in under_way]
-        jobs.await_running(local, started)
+        started += jobs.submit(local, jobs.JOBS, config).values()
         say("encode and score jobs run")
         if while_running is not None:
             while_running(prefix)

@@ -100,7 +100,7 @@ def _submit(args: argparse.Namespace, cluster: Stack, version: ModelVersion) -> 
         model_folder=str(version.folder.resolve()),
         nodes=args.nodes,
     )
-    job_id = jobs.submit(cluster, args.part, config)
+    job_id = jobs.submit(cluster, [args.part], config)[args.part]
     _tell(args, {"part": args.part, "model": version.name, "job_id": job_id})
     return 0
 

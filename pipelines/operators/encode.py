@@ -84,10 +84,19 @@ class EncodeMedia(KeyedProcessFunction):
         self._waits[key] = 0
         for modality, found in parts.items():
             rows = concat_rows(found)
+            encoder = self._encoders.get(modality)
+            if encoder is None:
+                reason = f"the model takes no {modality}"
+                letters = [
+                    rows.dead_letter(i, kind="mismatch", reason=reason)
+                    for i in range(len(rows))
+                ]
+                yield from letters_out(self._topic("dead-letters"), letters)
+                continue
             for start in range(0, len(rows), self._config["batch_rows"]):
                 stop = min(start + self._config["batch_rows"], len(rows))
                 batch = rows.take(list(range(start, stop)))
-                yield from self._encode(self._encoders[modality], batch)
+                yield from self._encode(encoder, batch)
 
     def _encode(self, encoder: Encoder, rows: EventRows) -> Iterator[Any]:
         payloads = rows.columns[CONTENT_COLUMN[rows.modality]]

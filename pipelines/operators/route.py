@@ -17,6 +17,17 @@ from connectors.records import DeadLetter, Place
 from connectors.rows import EventRows, Origins
 from pipelines.operators.read import by_shard
 
+#: What a value of other content than ours makes the reading below raise.
+_UNREADABLE = (
+    CodecError,
+    pa.ArrowException,
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 class RouteToCases(ProcessFunction):
     """Source rows of `embeddings` and `models` to `SHARDED` rows keyed by case.
@@ -44,7 +55,7 @@ class RouteToCases(ProcessFunction):
                 rows = _embeddings(raw or b"", place)
                 for shard, part in by_shard(rows, rows.case_id, self._shards):
                     yield Row(shard, part)
-        except (CodecError, KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             letter = DeadLetter(
                 place=place,
                 row=-1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyflink.common import Row
@@ -17,9 +17,8 @@ from automl.features import FeatureAssembler
 from automl.registry import ArtefactError
 from automl.task import TaskSpec
 from connectors.flink import out_row
-from connectors.records import MODALITIES, DeadLetter, Place
+from connectors.records import MEDIA, MODALITIES, DeadLetter, Place
 from connectors.rows import EventRows
-from pipelines.decide import decision_frames
 from pipelines.operators.aggregate import windows_column
 from pipelines.operators.assemble import (
     TABULAR,
@@ -31,7 +30,9 @@ from pipelines.operators.assemble import (
     release,
 )
 from pipelines.operators.read import letters_out, now_ms
-from pipelines.scorer import Scorer
+
+if TYPE_CHECKING:
+    from pipelines.scorer import Scorer
 
 #: How often a shard looks for media that waited too long and for old cases.
 TICK_MS = 1000
@@ -55,7 +56,11 @@ class ScoreCases(KeyedProcessFunction):
         """Load the model and open the shard's state."""
         import torch
 
+        from pipelines.decide import decision_frames
+        from pipelines.scorer import Scorer
+
         torch.set_num_threads(1)
+        self._load, self._frames = Scorer.load, decision_frames
         self._use(Scorer.load(Path(self._config["model_folder"])))
         self._cases = runtime_context.get_map_state(
             MapStateDescriptor("cases", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
@@ -142,16 +147,21 @@ class ScoreCases(KeyedProcessFunction):
 
     def _swap(self, announced: dict[str, Any]) -> Iterator[Any]:
         """Use the announced version from the next row on, or say why not."""
-        self._announced.update(announced)
-        manifest = self._scorer.manifest
+        if announced["name"] != self._scorer.manifest.name:
+            return
         folder = str(announced["folder"])
-        if announced["name"] != manifest.name or folder in self._tried:
-            return
-        self._tried = {folder: announced["name"]}
-        if announced["version"] == manifest.version:
-            return
+        if folder not in self._tried:
+            self._tried = {folder: announced["name"]}
+            if announced["version"] != self._scorer.manifest.version:
+                yield from self._take(Path(folder), announced)
+        # a restart comes back to the last version that was taken, not to a refused one
+        if announced["version"] == self._scorer.manifest.version:
+            self._announced.update(announced)
+
+    def _take(self, folder: Path, announced: dict[str, Any]) -> Iterator[Any]:
+        manifest = self._scorer.manifest
         try:
-            scorer = Scorer.load(Path(folder))
+            scorer = self._load(folder)
             if scorer.manifest.task["features"] != manifest.task["features"]:
                 msg = f"{folder}: made for other features; restart the job for it"
                 raise ArtefactError(msg)
@@ -186,10 +196,11 @@ class ScoreCases(KeyedProcessFunction):
         landings: list[Landing | None] = []
         letters: list[DeadLetter] = []
         known = self._scorer.manifest.fingerprints
+        fits = rows.columns["vector"].shape[1] == self._scorer.manifest.width
         for i, event_id in enumerate(rows.event_id):
             modality = rows.columns["modality"][i]
             fingerprint = rows.columns["fingerprint"][i]
-            if known.get(modality) != fingerprint:
+            if modality not in MEDIA or known.get(modality) != fingerprint or not fits:
                 landings.append(None)
                 reason = (
                     f"embedding made by encoder {fingerprint}, the model takes "
@@ -220,7 +231,7 @@ class ScoreCases(KeyedProcessFunction):
         reasons = dict(
             zip(told, self._scorer.reasons(x, scored, mask, told), strict=True)
         )
-        for topic, key, value in decision_frames(
+        for topic, key, value in self._frames(
             manifest, pending, x, mask, scored, reasons, now_ms()
         ):
             yield out_row(self._topic(topic), key or str(shard), value)

@@ -1,4 +1,4 @@
-"""A stand-in for the part of Flink an operator sees, and a model small enough to test."""
+"""A stand-in for the part of Flink an operator sees, and a model small to test."""
 
 from __future__ import annotations
 

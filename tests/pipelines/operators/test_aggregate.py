@@ -37,9 +37,7 @@ def events(payment):
 
 
 def window_operator(task, entity="customer", next_key="terminal"):
-    return AggregateWindows(
-        task=task, entity=entity, next_key=next_key, shards=SHARDS
-    )
+    return AggregateWindows(task=task, entity=entity, next_key=next_key, shards=SHARDS)
 
 
 def run(runtime, operator, rows, key="customer"):

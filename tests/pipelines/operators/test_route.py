@@ -11,6 +11,7 @@ from pipelines.operators.read import shard_of
 from pipelines.operators.route import RouteToCases
 
 MODELS = "run.models"
+GOOD = np.array([[1.0, 0.0]], dtype=np.float32)
 
 
 def route(topic, value):
@@ -67,8 +68,14 @@ def test_a_sliced_frame_of_vectors_keeps_its_own_rows():
     assert rows.columns["vector"].tolist() == [[4.0, 5.0]]
 
 
+def other(name, values):
+    """A frame of one embedding in which a column is of another type."""
+    batch = pa.ipc.open_stream(embeddings(GOOD)[4:]).read_next_batch()
+    columns = {n: batch.column(n) for n in batch.schema.names} | {name: values}
+    return encode_frame(pa.RecordBatch.from_pydict(columns))
+
+
 NAN = np.array([[np.nan, 1.0]], dtype=np.float32)
-GOOD = np.array([[1.0, 0.0]], dtype=np.float32)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +90,12 @@ GOOD = np.array([[1.0, 0.0]], dtype=np.float32)
         ("run.embeddings", None, "CodecError: not a frame"),
         ("run.embeddings", embeddings(GOOD)[:90], "CodecError: damaged frame"),
         ("run.embeddings", embeddings(NAN), "missing or non-finite"),
-        (
-            "run.embeddings",
-            embeddings(GOOD, created_ms=[None]),
-            "ArrowInvalid",
-        ),
+        ("run.embeddings", embeddings(GOOD, created_ms=[None]), "ArrowInvalid"),
+        ("run.embeddings", embeddings(GOOD, case_id=[None]), "AttributeError"),
+        ("run.embeddings", other("vector", ["text"]), "AttributeError"),
+        ("run.embeddings", other("event_time", [[1]]), "ArrowNotImplementedError"),
+        ("run.embeddings", other("vector", [None]), "Error"),
+        (MODELS, b"[" * 5000 + b"]" * 5000, "RecursionError"),
     ],
 )
 def test_what_cannot_be_read_is_a_dead_letter(topic, value, reason):

@@ -1,0 +1,242 @@
+import base64
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from connectors.records import DeadLetter, Place
+from encoders import load_encoders
+from pipelines.operators.encode import EncodeMedia, VectorCache
+from pipelines.operators.read import shard_of
+
+AT_MS = 1_760_000_000_000
+NUMBER = itertools.count()
+
+
+@pytest.fixture
+def event(rows_of):
+    """One event of a medium as rows; its id says its content."""
+
+    def make(content, modality="text", case="k1"):
+        fields = {
+            "event_id": f"e{next(NUMBER)}-{content[:4]}",
+            "case_id": case,
+            "event_time_ms": AT_MS,
+            "created_ms": 5,
+        }
+        name = "text" if modality == "text" else "payload"
+        return rows_of(modality, {**fields, name: content})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    def png(level):
+        file = io.BytesIO()
+        Image.new("RGB", (24, 24), (level, 0, 0)).save(file, "PNG")
+        return base64.b64encode(file.getvalue()).decode()
+
+    return [png(level) for level in (0, 100, 200)]
+
+
+@pytest.fixture(scope="module")
+def encoders(model_folder):
+    return load_encoders(model_folder / "encoders")
+
+
+@pytest.fixture
+def operator(runtime, settings):
+    opened = runtime.open(EncodeMedia(settings))
+    opened.calls = []
+    for encoder in opened._encoders.values():
+        count_calls(encoder, opened.calls)
+    return opened
+
+
+def count_calls(encoder, calls):
+    encode = encoder.encode
+
+    def counted(decoded):
+        calls.append(len(decoded))
+        return encode(decoded)
+
+    encoder.encode = counted
+
+
+def vectors(out, tables):
+    return {row["event_id"]: row["vector"] for row in tables(out)["run.embeddings"]}
+
+
+def test_a_full_batch_leaves_at_once(runtime, operator, event, tables):
+    words = ["call", "me", "later", "free"]
+    parts = [event(word) for word in words]
+    for part in parts[:3]:
+        assert runtime.give(operator, 0, part) == []
+    out = runtime.give(operator, 0, parts[3])
+    assert operator.calls == [4]
+    found = vectors(out, tables)
+    assert list(found) == [part.event_id[0] for part in parts]
+    assert np.allclose(np.linalg.norm(list(found.values()), axis=1), 1)
+
+
+def test_an_unfilled_batch_leaves_when_its_first_payload_has_waited(
+    runtime, operator, event, tables
+):
+    assert runtime.give(operator, 0, event("call")) == []
+    runtime.clock_ms += 15
+    assert runtime.give(operator, 0, event("free")) == []
+    assert runtime.wait(operator, 4) == []
+    assert len(vectors(runtime.wait(operator, 1), tables)) == 2
+    assert runtime.wait(operator, 1000) == []
+    # a new batch waits its own time
+    runtime.give(operator, 0, event("later"))
+    assert runtime.wait(operator, 19) == []
+    assert len(vectors(runtime.wait(operator, 1), tables)) == 1
+
+
+def test_batches_of_two_keys_do_not_mix(runtime, operator, event, tables):
+    for word in ("call", "me", "later"):
+        runtime.give(operator, 0, event(word))
+    assert runtime.give(operator, 1, event("free")) == []
+    assert len(runtime.kept[("waiting", 0)]) == 3
+    assert len(vectors(runtime.wait(operator, 20), tables)) == 4
+
+
+def test_a_large_frame_is_encoded_in_batches(runtime, operator, rows_of, tables):
+    words = ["call", "me", "later", "free", "prize", "win", "money", "now", "call me"]
+    keys = {"event_time_ms": AT_MS, "case_id": "k"}
+    events = [{**keys, "event_id": f"e{i}", "text": w} for i, w in enumerate(words)]
+    out = runtime.give(operator, 0, rows_of("text", *events, frame=True))
+    assert operator.calls == [4, 4, 1]
+    assert list(vectors(out, tables)) == [f"e{i}" for i in range(9)]
+
+
+def test_an_equal_payload_is_encoded_once(runtime, operator, event, tables):
+    first = [event("free prize"), event("free prize"), event("win"), event("win")]
+    out = [x for part in first for x in runtime.give(operator, 0, part)]
+    assert operator.calls == [2]
+    again = [event("win"), event("win"), event("free prize"), event("call")]
+    out += [x for part in again for x in runtime.give(operator, 0, part)]
+    assert operator.calls == [2, 1]
+    found = list(vectors(out, tables).values())
+    assert len(found) == 8
+    assert found[0] == found[1] == found[6]
+    assert found[2] == found[3] == found[4] == found[5] != found[0]
+
+
+def test_vectors_are_those_of_the_encoder_with_its_fingerprint(
+    runtime, operator, event, encoders, tables, pictures
+):
+    part = event(pictures[1], "image", "case-9")
+    runtime.give(operator, 0, part)
+    out = runtime.wait(operator, 20)
+    encoder = encoders["image"]
+    payload = base64.b64decode(pictures[1])
+    expected = encoder.encode([encoder.decode(payload)])[0]
+    found = tables(out)
+    (row,) = found["run.embeddings"]
+    assert row["vector"] == expected.tolist()
+    assert row["fingerprint"] == encoder.fingerprint
+    assert (row["modality"], row["case_id"]) == ("image", "case-9")
+    assert (row["event_time"].timestamp() * 1000, row["created_ms"]) == (AT_MS, 5)
+    assert found["run.vectors"] == [row]
+    assert {key for _, key, _ in out} == {str(shard_of("case-9", 4)).encode()}
+
+
+def test_one_bad_payload_is_one_dead_letter_and_the_rest_are_encoded(
+    runtime, operator, event, tables, pictures
+):
+    broken = base64.b64encode(b"no picture at all").decode()
+    parts = [event(pictures[0], "image"), event(broken, "image")]
+    parts += [event(broken, "image"), event(pictures[2], "image")]
+    out = [x for part in parts for x in runtime.give(operator, 0, part)]
+    found = tables(out)
+    ids = [part.event_id[0] for part in parts]
+    assert [x["event_id"] for x in found["run.dead-letters"]] == ids[1:3]
+    assert [x["event_id"] for x in found["run.embeddings"]] == [ids[0], ids[3]]
+    letter = found["run.dead-letters"][0]
+    assert (letter["kind"], letter["modality"]) == ("unreadable", "image")
+    assert letter["reason"]
+    assert broken.encode() in letter["value"]  # the JSON event as it was sent
+    assert operator.calls == [2]
+
+
+def test_a_batch_of_bad_payloads_alone_gives_letters_alone(
+    runtime, operator, event, tables
+):
+    runtime.give(operator, 0, event("   "))
+    runtime.give(operator, 0, event("x" * 10_001))
+    found = tables(runtime.wait(operator, 20))
+    assert set(found) == {"run.dead-letters"}
+    assert [x["reason"] for x in found["run.dead-letters"]] == [
+        "text is empty or blank",
+        "text has 10001 characters, limit 10000",
+    ]
+
+
+def test_a_batch_of_two_modalities_goes_to_two_encoders(
+    runtime, operator, event, tables, pictures
+):
+    parts = [event("call"), event(pictures[0], "image"), event("me")]
+    parts.append(event(pictures[1], "image"))
+    out = [x for part in parts for x in runtime.give(operator, 0, part)]
+    assert operator.calls == [2, 2]
+    rows = tables(out)["run.embeddings"]
+    assert [x["modality"] for x in rows] == ["text"] * 2 + ["image"] * 2
+
+
+def test_payloads_that_wait_survive_a_restart(
+    runtime, operator, settings, event, tables
+):
+    for word in ("call", "me", "later"):
+        runtime.give(operator, 0, event(word))
+    restarted = runtime.open(EncodeMedia(settings))
+    # three of them wait already: the fourth fills the batch
+    out = runtime.give(restarted, 0, event("free"))
+    assert len(vectors(out, tables)) == 4
+    runtime.give(restarted, 0, event("prize"))
+    again = runtime.open(EncodeMedia(settings))
+    assert len(vectors(runtime.wait(again, 1000), tables)) == 1
+
+
+def test_an_event_without_an_encoder_is_a_dead_letter(runtime, operator, event, tables):
+    clip = base64.b64encode(b"RIFF").decode()
+    runtime.give(operator, 0, event(clip, "audio"))
+    runtime.give(operator, 0, event("call"))
+    found = tables(runtime.wait(operator, 20))
+    assert len(found["run.embeddings"]) == 1
+    (letter,) = found["run.dead-letters"]
+    assert letter["kind"] == "mismatch"
+    assert "audio" in letter["reason"]
+
+
+def test_dead_letters_are_written(runtime, operator, tables):
+    letter = DeadLetter(
+        place=Place(topic="events.text", partition=0, offset=3),
+        row=-1,
+        kind="unreadable",
+        reason="r",
+        event_id="",
+        modality="text",
+        value=b"v",
+    )
+    found = tables(runtime.give(operator, 0, [letter, letter]))
+    assert [x["value"] for x in found["run.dead-letters"]] == [b"v", b"v"]
+
+
+def test_the_cache_lets_go_of_what_was_unused_longest():
+    cache, one = VectorCache(2), np.ones(2, np.float32)
+    for name in (b"a", b"b"):
+        cache.put(name, one)
+    assert cache.get(b"a") is one
+    cache.put(b"c", one)
+    assert cache.get(b"b") is None
+    assert cache.get(b"a") is cache.get(b"c") is one
+
+
+def test_equal_bytes_of_two_modalities_are_two_payloads():
+    assert VectorCache.digest("text", "é") == VectorCache.digest("text", "é".encode())
+    assert VectorCache.digest("text", "a") != VectorCache.digest("image", b"a")

@@ -1,0 +1,382 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from automl.registry import load_manifest
+from connectors.records import DeadLetter, Place
+from connectors.rows import EventRows, Origins
+from pipelines.operators.aggregate import windows_column
+from pipelines.operators.score import ScoreCases
+
+AT_MS = 1_760_000_000_000
+WIDTH = 16
+FRAUD, HONEST = 90.0, 10.0
+
+
+@pytest.fixture
+def operator(runtime, settings):
+    return runtime.open(ScoreCases(settings))
+
+
+@pytest.fixture
+def pay(rows_of, payment):
+    """Tabular rows as they reach the scorer, window features in place."""
+
+    def make(*events):
+        rows = rows_of("tabular", *(payment(n, amount=a) for n, a in events))
+        rows.columns[windows_column("customer")] = np.full((len(rows), 3), 50.0)
+        rows.columns[windows_column("terminal")] = np.full((len(rows), 1), 50.0)
+        return rows
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def fingerprints(model_folder):
+    return load_manifest(model_folder).fingerprints
+
+
+@pytest.fixture
+def embed(fingerprints):
+    """Embedding rows `(case, modality)`; the vector points along axis `at`."""
+
+    def make(*landed, at=0, fingerprint=None):
+        vectors = np.zeros((len(landed), WIDTH), dtype=np.float32)
+        vectors[:, at] = 1.0
+        names = [modality for _, modality in landed]
+        prints = [fingerprint or fingerprints.get(name) for name in names]
+        place = Place(topic="run.embeddings", partition=0, offset=2)
+        return EventRows(
+            modality="embedding",
+            event_id=[f"k{n}.{modality}" for n, modality in landed],
+            case_id=[f"k{n}" for n, _ in landed],
+            event_time_ms=np.full(len(landed), AT_MS),
+            created_ms=np.zeros(len(landed), dtype=np.int64),
+            origins=Origins.of_frame(place, np.arange(len(landed), dtype=np.int32)),
+            columns={
+                "modality": np.array(names, dtype=object),
+                "fingerprint": np.array(prints, dtype=object),
+                "vector": vectors,
+            },
+        )
+
+    return make
+
+
+def announcement(folder, version, name="tiny"):
+    place = {"topic": "run.models", "partition": 0, "offset": 1}
+    return {"name": name, "version": version, "folder": str(folder), "place": place}
+
+
+@pytest.fixture
+def decide(runtime, tables):
+    """Decisions that values of shard 0 cause."""
+
+    def run(operator, *values):
+        out = [row for value in values for row in runtime.give(operator, 0, value)]
+        return tables(out).get("run.decisions", [])
+
+    return run
+
+
+def story(decisions):
+    return [(d["case_id"], d["revision"], d["modalities"]) for d in decisions]
+
+
+def test_a_payment_is_decided_on_arrival(runtime, operator, pay, tables):
+    found = tables(runtime.give(operator, 0, pay((1, FRAUD))))
+    (decision,) = found["run.decisions"]
+    assert decision["case_id"] == "k1"
+    assert decision["revision"] == 0
+    assert decision["modalities"] == ["tabular"]
+    assert (decision["model_name"], decision["model_version"]) == ("tiny", 1)
+    assert decision["threshold"] == 0.5
+    assert decision["alert"] is (decision["score"] >= 0.5) is True
+    gates = [decision[f"gate_{m}"] for m in ("text", "image", "audio")]
+    assert gates == [0, 0, 0]
+    # the trees alone speak, and they look at the amount
+    logit = operator._scorer.tree.predict_logit(
+        np.array([[FRAUD, 0.0, 50.0, 50.0, 50.0, 50.0]])
+    )
+    assert decision["score"] == pytest.approx(1 / (1 + np.exp(-logit[0])), abs=1e-6)
+    reasons = json.loads(decision["reasons"])
+    assert any("amount" in json.dumps(reason) for reason in reasons)
+
+
+def test_features_and_vectors_leave_beside_the_decision(
+    runtime, operator, pay, embed, tables, fingerprints
+):
+    found = tables(runtime.give(operator, 0, pay((1, FRAUD), (2, HONEST))))
+    assert [row["f.amount"] for row in found["run.features"]] == [FRAUD, HONEST]
+    assert [row["f.visits"] for row in found["run.features"]] == [50.0, 50.0]
+    kinds = [(x["modality"], x["event_id"]) for x in found["run.vectors"]]
+    assert kinds == [
+        ("fused", "k1/fused"),
+        ("fused", "k2/fused"),
+        ("tabular", "e1"),
+        ("tabular", "e2"),
+    ]
+    assert {x["fingerprint"] for x in found["run.vectors"]} == {
+        fingerprints["fused"],
+        fingerprints["tabular"],
+    }
+    later = tables(runtime.give(operator, 0, embed((1, "text"))))
+    assert "run.features" not in later
+    assert [x["event_id"] for x in later["run.vectors"]] == ["k1/fused"]
+
+
+def test_every_landed_event_revises_the_decision(operator, decide, pay, embed):
+    made = decide(operator, pay((1, HONEST)), embed((1, "text")), embed((1, "image")))
+    assert story(made) == [
+        ("k1", 0, ["tabular"]),
+        ("k1", 1, ["tabular", "text"]),
+        ("k1", 2, ["tabular", "text", "image"]),
+    ]
+    assert len({d["decision_id"] for d in made}) == 1
+    assert len({d["score"] for d in made}) == 3
+    assert made[1]["gate_text"] > 0
+    assert made[1]["gate_image"] == 0
+    assert [d["modality"] for d in made] == ["tabular", "text", "image"]
+
+
+def test_media_that_come_first_wait_for_the_payment(operator, decide, pay, embed):
+    early = decide(operator, embed((1, "text"), (1, "image")))
+    assert early == []
+    made = decide(operator, pay((1, HONEST)))
+    assert story(made) == [
+        ("k1", 0, ["tabular"]),
+        ("k1", 1, ["tabular", "text"]),
+        ("k1", 2, ["tabular", "text", "image"]),
+    ]
+
+
+def test_the_order_of_the_topics_does_not_change_a_decision(
+    new_runtime, settings, pay, embed, tables
+):
+    values = [pay((1, HONEST)), embed((1, "text")), embed((1, "image"), at=1)]
+    scores = []
+    for order in ((0, 1, 2), (1, 0, 2), (1, 2, 0)):
+        runtime = new_runtime()
+        operator = runtime.open(ScoreCases(settings))
+        out = [x for i in order for x in runtime.give(operator, 0, values[i])]
+        made = tables(out)["run.decisions"]
+        scores.append([(d["revision"], d["event_id"], d["score"]) for d in made])
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_an_event_that_comes_again_decides_nothing(operator, decide, pay, embed):
+    assert len(decide(operator, pay((1, HONEST)), embed((1, "text")))) == 2
+    assert decide(operator, pay((1, FRAUD)), embed((1, "text"))) == []
+
+
+def test_an_alert_leaves_when_it_changes_and_only_then(
+    runtime, operator, pay, embed, tables
+):
+    out = runtime.give(operator, 0, pay((1, FRAUD), (2, HONEST)))
+    (alert,) = tables(out)["run.alerts"]
+    assert (alert["case_id"], alert["revision"], alert["alert"]) == ("k1", 0, True)
+    assert alert["score"] >= alert["threshold"] == 0.5
+    assert alert["reasons"]
+    assert set(alert["gates"]) == {"tabular", "text", "image", "audio"}
+    assert [row[1] for row in out if row[0] == "run.alerts"] == [b"k1"]
+
+    # find words that raise and words that lower the score of the fusion's text
+    own = operator._scorer.fusion.model.own[1].detach().numpy()
+    down, up = int(np.argmin(own)), int(np.argmax(own))
+    still = tables(runtime.give(operator, 0, embed((1, "text"), at=up)))
+    assert still["run.decisions"][0]["alert"] is True
+    assert "run.alerts" not in still
+    fallen = embed((1, "text"), at=down)
+    fallen.event_id = ["another"]
+    fell = tables(runtime.give(operator, 0, fallen))
+    assert fell["run.decisions"][0]["alert"] is False
+    assert [(a["revision"], a["alert"]) for a in fell["run.alerts"]] == [(2, False)]
+
+
+def test_a_case_of_media_alone_is_decided_after_its_wait(
+    runtime, operator, decide, embed, pay, tables
+):
+    assert decide(operator, embed((1, "text"), (1, "image"))) == []
+    assert tables(runtime.wait(operator, 4999)) == {}
+    made = tables(runtime.wait(operator, 1001))["run.decisions"]
+    assert story(made) == [("k1", 0, ["text"]), ("k1", 1, ["text", "image"])]
+    assert runtime.wait(operator, 20_000) == []
+    # the payment that comes at last is one more revision
+    assert story(decide(operator, pay((1, FRAUD)))) == [
+        ("k1", 2, ["tabular", "text", "image"])
+    ]
+
+
+def test_an_embedding_of_another_encoder_is_set_aside(
+    runtime, operator, pay, embed, tables
+):
+    runtime.give(operator, 0, pay((1, HONEST)))
+    found = tables(runtime.give(operator, 0, embed((1, "text"), fingerprint="0" * 16)))
+    assert set(found) == {"run.dead-letters"}
+    (letter,) = found["run.dead-letters"]
+    assert letter["kind"] == "mismatch"
+    assert letter["event_id"] == "k1.text"
+    assert "made by encoder 0000000000000000, the model takes text" in letter["reason"]
+    # a modality the model does not know at all
+    found = tables(runtime.give(operator, 0, embed((1, "audio"), fingerprint="x")))
+    assert set(found) == {"run.dead-letters"}
+
+
+@pytest.mark.parametrize("modality", ["fused", "tabular", "smell"])
+def test_a_vector_that_is_no_embedding_of_a_medium_is_set_aside(
+    runtime, operator, embed, tables, modality
+):
+    found = tables(runtime.give(operator, 0, embed((1, modality))))
+    assert [x["kind"] for x in found["run.dead-letters"]] == ["mismatch"]
+
+
+def test_a_vector_of_another_width_is_set_aside(runtime, operator, embed, tables):
+    rows = embed((1, "text"))
+    rows.columns["vector"] = rows.columns["vector"][:, :8]
+    found = tables(runtime.give(operator, 0, rows))
+    assert [x["kind"] for x in found["run.dead-letters"]] == ["mismatch"]
+
+
+def test_the_good_embeddings_beside_a_foreign_one_land(
+    runtime, operator, pay, embed, tables, fingerprints
+):
+    runtime.give(operator, 0, pay((1, HONEST)))
+    mixed = embed((1, "text"), (1, "image"))
+    mixed.columns["fingerprint"][0] = "other"
+    found = tables(runtime.give(operator, 0, mixed))
+    assert story(found["run.decisions"]) == [("k1", 1, ["tabular", "image"])]
+    assert len(found["run.dead-letters"]) == 1
+
+
+def test_an_announced_version_decides_from_then_on(operator, decide, pay, registry):
+    v2 = announcement(registry.get("tiny", 2).folder, 2)
+    made = decide(operator, pay((1, FRAUD)), v2, pay((2, FRAUD)))
+    assert [d["model_version"] for d in made] == [1, 2]
+    assert [d["threshold"] for d in made] == [0.5, 0.4]
+    assert made[0]["score"] != made[1]["score"]
+    v1 = announcement(registry.get("tiny", 1).folder, 1)
+    (back,) = decide(operator, v1, pay((3, FRAUD)))
+    assert (back["model_version"], back["score"]) == (1, made[0]["score"])
+
+
+def test_another_models_announcement_is_not_ours(operator, decide, pay, registry):
+    other = announcement(registry.get("tiny", 2).folder, 2, name="another")
+    (made,) = decide(operator, other, pay((1, FRAUD)))
+    assert made["model_version"] == 1
+
+
+@pytest.fixture
+def altered(registry, tmp_path):
+    folder = tmp_path / "v0003"
+    shutil.copytree(registry.get("tiny", 2).folder, folder)
+    tree = folder / "tree.txt"
+    tree.write_text(tree.read_text().replace("0", "1", 1))
+    return folder
+
+
+def test_an_altered_version_is_refused_and_the_old_one_goes_on(
+    runtime, operator, decide, pay, altered, tables
+):
+    out = runtime.give(operator, 0, announcement(altered, 3))
+    (letter,) = tables(out)["run.dead-letters"]
+    assert letter["kind"] == "mismatch"
+    assert (letter["topic"], letter["offset"]) == ("run.models", 1)
+    assert letter["reason"].startswith("model refused, v1 stays: verify: ")
+    assert "tree.txt: altered or cut short" in letter["reason"]
+    assert json.loads(letter["value"])["version"] == 3
+    (made,) = decide(operator, pay((1, FRAUD)))
+    assert made["model_version"] == 1
+
+
+def test_a_refused_version_is_told_once_not_by_every_shard(
+    runtime, operator, altered, tables
+):
+    out = [
+        row
+        for shard in range(4)
+        for row in runtime.give(operator, shard, announcement(altered, 3))
+    ]
+    assert len(tables(out)["run.dead-letters"]) == 1
+
+
+def test_a_folder_that_is_gone_is_refused(runtime, operator, tmp_path, tables):
+    out = runtime.give(operator, 0, announcement(tmp_path / "gone", 9))
+    assert "manifest.json" in tables(out)["run.dead-letters"][0]["reason"]
+
+
+def test_a_restart_goes_on_with_revisions_and_model(
+    runtime, operator, settings, decide, pay, embed, registry
+):
+    v2 = announcement(registry.get("tiny", 2).folder, 2)
+    decide(operator, v2, pay((1, FRAUD)), embed((1, "text"), (2, "text")))
+    restarted = runtime.open(ScoreCases(settings))
+    made = decide(restarted, embed((1, "image")), embed((1, "text")), pay((2, HONEST)))
+    assert story(made) == [
+        ("k1", 2, ["tabular", "text", "image"]),
+        ("k2", 0, ["tabular"]),
+        ("k2", 1, ["tabular", "text"]),
+    ]
+    assert {d["model_version"] for d in made} == {2}
+
+
+def test_held_media_are_still_released_after_a_restart(
+    runtime, operator, settings, decide, embed, tables
+):
+    decide(operator, embed((1, "text")))
+    restarted = runtime.open(ScoreCases(settings))
+    made = tables(runtime.wait(restarted, 7000))["run.decisions"]
+    assert story(made) == [("k1", 0, ["text"])]
+
+
+def test_a_refused_version_does_not_cost_the_one_before_it_at_a_restart(
+    runtime, operator, settings, decide, pay, registry, altered
+):
+    decide(operator, announcement(registry.get("tiny", 2).folder, 2))
+    decide(operator, announcement(altered, 3))
+    restarted = runtime.open(ScoreCases(settings))
+    (made,) = decide(restarted, pay((1, FRAUD)))
+    assert made["model_version"] == 2
+
+
+def test_another_models_announcement_does_not_cost_ours_at_a_restart(
+    runtime, operator, settings, decide, pay, registry
+):
+    decide(operator, announcement(registry.get("tiny", 2).folder, 2))
+    decide(operator, announcement("/elsewhere", 7, name="another"))
+    restarted = runtime.open(ScoreCases(settings))
+    (made,) = decide(restarted, pay((1, FRAUD)))
+    assert made["model_version"] == 2
+
+
+def test_old_cases_are_forgotten(runtime, settings, decide, pay, embed):
+    operator = runtime.open(ScoreCases({**settings, "case_ttl_s": 60}))
+    decide(operator, pay((1, HONEST)))
+    runtime.wait(operator, 40_000)
+    decide(operator, pay((2, HONEST)))
+    runtime.wait(operator, 60_000)
+    assert list(runtime.kept[("cases", 0)]) == ["k2"]
+    runtime.wait(operator, 120_000)
+    assert runtime.kept[("cases", 0)] == {}
+
+
+def test_dead_letters_of_earlier_operators_are_written(runtime, operator, tables):
+    letter = DeadLetter(
+        place=Place(topic="events.tabular", partition=0, offset=3),
+        row=2,
+        kind="late",
+        reason="r",
+        event_id="e",
+        modality="tabular",
+        value=b"v",
+    )
+    found = tables(runtime.give(operator, 0, [letter]))
+    assert [x["row"] for x in found["run.dead-letters"]] == [2]
+
+
+def test_cases_of_two_shards_are_kept_apart(runtime, operator, pay):
+    runtime.give(operator, 0, pay((1, HONEST)))
+    runtime.give(operator, 1, pay((2, HONEST)))
+    assert list(runtime.kept[("cases", 0)]) == ["k1"]
+    assert list(runtime.kept[("cases", 1)]) == ["k2"]
