@@ -7,7 +7,7 @@ from typing import Any
 
 from pyflink.common import Row
 from pyflink.common.typeinfo import Types
-from pyflink.datastream import DataStream, KeyedStream
+from pyflink.datastream import DataStream, KeyedStream, OutputTag
 from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, Schema, StreamTableEnvironment
 
@@ -26,6 +26,17 @@ OUT = Types.ROW_NAMED(
 
 #: Between operators: the shard that keys the state, and what is for that shard.
 SHARDED = Types.ROW_NAMED(["shard", "body"], [Types.INT(), Types.PICKLED_BYTE_ARRAY()])
+#: What an operator writes to Kafka itself, past the operators that follow it.
+ASIDE = OutputTag("aside", OUT)
+
+
+def aside_of(stream: DataStream) -> DataStream:
+    """The `OUT` rows that an operator yielded under `ASIDE`.
+
+    `DataStream.get_side_output` adds a Python map that changes nothing, and so a second
+    Python operator to the task: see `by_shard_key`.
+    """
+    return DataStream(stream._j_data_stream.getSideOutput(ASIDE.get_java_output_tag()))
 
 
 def by_shard_key(stream: DataStream) -> KeyedStream:
@@ -63,7 +74,9 @@ def source(
     bootstrap: str,
     group: str,
 ) -> DataStream:
-    """Rows (topic, partition, offset, value) from the oldest record on.
+    """Rows (topic, partition, offset, value) from where the group stopped last.
+
+    A group that never read begins at the oldest record.
 
     The DataStream Kafka source of PyFlink hands over the value alone; the table
     connector also gives the place, which a dead letter must carry. Replays from the
@@ -79,7 +92,8 @@ def source(
         ) WITH (
           'connector' = 'kafka', 'format' = 'raw',
           'topic' = '{";".join(topics)}',
-          'scan.startup.mode' = 'earliest-offset',
+          'scan.startup.mode' = 'group-offsets',
+          'properties.auto.offset.reset' = 'earliest',
           'properties.bootstrap.servers' = '{bootstrap}',
           'properties.group.id' = '{group}',
           'properties.fetch.max.wait.ms' = '20',

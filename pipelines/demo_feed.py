@@ -44,6 +44,7 @@ class Feed(threading.Thread):
     Args:
         bootstrap: HOST:PORT of the broker.
         world: draws the cases.
+        prefix: topic prefix of the run.
         events: stop after about this many events.
         seconds: how long sending them should take.
         seed: of the broken records.
@@ -54,6 +55,7 @@ class Feed(threading.Thread):
         bootstrap: str,
         world: DemoWorld,
         *,
+        prefix: str,
         events: int,
         seconds: float,
         seed: int = 0,
@@ -61,6 +63,7 @@ class Feed(threading.Thread):
         super().__init__(daemon=True, name="feed")
         self._broker = bootstrap
         self._world = world
+        self._prefix = prefix
         self._count = events
         self._seconds = seconds
         self._rng = np.random.default_rng(seed)
@@ -92,7 +95,7 @@ class Feed(threading.Thread):
             for event in case.events:
                 value = json.dumps(event.to_json(now_ms())).encode()
                 topic = event_topic(event.modality)
-                producer.send(topic, value, key=event.case_id)
+                producer.send(self._prefix + topic, value, key=event.case_id)
                 self.fed.events[event.modality] += 1
                 if event.modality == "text":
                     self.fed.sample = (event.case_id, event.content["text"])
@@ -107,7 +110,7 @@ class Feed(threading.Thread):
             self._send_label(producer, *label)
 
     def _send_broken(self, producer: Producer, topic: str, value: bytes) -> None:
-        producer.send(topic, value)
+        producer.send(self._prefix + topic, value)
         modality = next(m for m in MODALITIES if topic == event_topic(m))
         self.fed.events[modality] += 1
         self.fed.broken += 1
@@ -116,5 +119,6 @@ class Feed(threading.Thread):
         self, producer: Producer, time_ms: int, case_id: str, label: int
     ) -> None:
         value = {"case_id": case_id, "label_time_ms": time_ms, "label": label}
-        producer.send("labels", json.dumps(value).encode(), key=case_id)
+        raw = json.dumps(value).encode()
+        producer.send(f"{self._prefix}labels", raw, key=case_id)
         self.fed.labels[case_id] = label

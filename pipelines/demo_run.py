@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import uuid
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from connectors.demo_task import demo_task
 from connectors.kafka import create_topics
 from pipelines import jobs, stack
 from pipelines.account import Ledger
+from pipelines.commands.progress import say
 from pipelines.config import JobConfig
 from pipelines.demo_feed import Feed
 from pipelines.demo_view import View
 from pipelines.demo_watch import Watch
+from pipelines.keeper import tie_to
 from pipelines.operators.read import now_ms
 from pipelines.retrieve import Query, RetrieveError, search
 from pipelines.services import SERVICES, service_command
@@ -29,8 +32,6 @@ PAST_CASES = 1600
 #: Give up when no event found its outcome for this long.
 STALL_S = 120.0
 
-Say = Callable[[str], None]
-
 
 class Demo:
     """A demo run in one home folder.
@@ -40,78 +41,65 @@ class Demo:
         events: about how many events to send.
         seconds: how long sending takes.
         seed: of everything random.
-        say: told one line per step.
     """
 
-    def __init__(
-        self, home: Path, *, events: int, seconds: float, seed: int, say: Say
-    ) -> None:
+    def __init__(self, home: Path, *, events: int, seconds: float, seed: int) -> None:
         self._home = home
         self._events = events
         self._seconds = seconds
         self._world = DemoWorld(seed)
         self._seed = seed
-        self._say = say
+        self._prefix = f"demo-{uuid.uuid4().hex[:8]}."
         self._began = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         """Everything in order; gives the figures of the final line."""
-        with ThreadPoolExecutor(max_workers=1) as beside:
-            starting = beside.submit(self._start_stack)
-            version = self._first_model()
-            local = starting.result()
+        # a process of its own: what fitting needs is given back when it is done
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(
+            1, mp_context=spawn, initializer=tie_to, initargs=(os.getpid(),)
+        ) as beside:
+            fitting = beside.submit(fit_first_model, self._home, self._seed)
+            local = stack.start(self._home, nodes=2, owner_pid=os.getpid(), say=say)
+            try:
+                version = fitting.result()
+            except BaseException:
+                stack.stop(self._home)
+                raise
         try:
-            job_ids = self._start_jobs(local, version)
-            ledger = Ledger(local.bootstrap, from_end=True)
-            watch = Watch(ledger, self._home, self._began)
-            feed = Feed(
-                local.bootstrap,
-                self._world,
-                events=self._events,
-                seconds=self._seconds,
-                seed=self._seed,
-            )
-            self._say(f"sending about {self._events} events in {self._seconds:.0f} s")
-            found = self._follow(feed, watch, ledger)
-            restarts = sum(jobs.restarts(local, job_id) for job_id in job_ids)
-            return self._figures(feed, watch, ledger, restarts) | {"search": found}
+            return self._run_jobs(local, version)
         finally:
-            self._say("stopping the stack")
+            say("stopping the stack")
             stack.stop(self._home)
 
-    def _start_stack(self) -> Stack:
-        return stack.start(self._home, nodes=2, owner_pid=os.getpid(), say=self._say)
-
-    def _first_model(self) -> ModelVersion:
-        # loads torch and more: the stack starts meanwhile
-        from pipelines.train import TrainConfig, train
-
-        registry = Registry(self._home / "models")
-        self._say(f"drawing {PAST_CASES} past cases and fitting the first model")
-        past = self._world.past(PAST_CASES, now_ms() - 86_400_000)
-        version = train(
-            past,
-            demo_task(MODEL),
-            MODEL,
-            registry,
-            config=TrainConfig(
-                seed=self._seed, align_budget_s=20.0, fusion_budget_s=8.0
-            ),
-            say=self._say,
-        )
-        return registry.promote(MODEL, version.version)
-
-    def _start_jobs(self, local: Stack, version: ModelVersion) -> list[str]:
-        create_topics(local.bootstrap)
+    def _run_jobs(self, local: Stack, version: ModelVersion) -> dict[str, Any]:
+        create_topics(local.bootstrap, prefix=self._prefix)
         config = JobConfig(
-            bootstrap=local.bootstrap, model_folder=str(version.folder.resolve())
+            bootstrap=local.bootstrap,
+            model_folder=str(version.folder.resolve()),
+            prefix=self._prefix,
         )
-        job_ids = [*jobs.submit(local, jobs.JOBS, config).values()]
+        job_ids = jobs.submit(local, jobs.JOBS, config).values()
         for name in SERVICES:
-            argv = service_command(name, self._home, local.bootstrap, version)
+            argv = service_command(
+                name, self._home, local.bootstrap, version, prefix=self._prefix
+            )
             local.add_service(name, argv, env={"OMP_NUM_THREADS": "1"})
-        self._say("encode and score jobs run, index and retrain start beside them")
-        return job_ids
+        say("encode and score jobs run, index and retrain start beside them")
+        ledger = Ledger(local.bootstrap, prefix=self._prefix)
+        watch = Watch(ledger, self._home, self._began)
+        feed = Feed(
+            local.bootstrap,
+            self._world,
+            prefix=self._prefix,
+            events=self._events,
+            seconds=self._seconds,
+            seed=self._seed,
+        )
+        say(f"sending about {self._events} events in {self._seconds:.0f} s")
+        found = self._follow(feed, watch, ledger)
+        restarts = sum(jobs.restarts(local, job_id) for job_id in job_ids)
+        return self._figures(feed, watch, ledger, restarts) | {"search": found}
 
     def _follow(self, feed: Feed, watch: Watch, ledger: Ledger) -> dict[str, Any]:
         """Watch until every event has its outcome; search once on the way."""
@@ -142,7 +130,7 @@ class Demo:
         try:
             search(self._home, Query(by="text", content="hello", k=1))
         except RetrieveError as error:
-            self._say(f"warm-up search: {error}")
+            say(f"warm-up search: {error}")
 
     def _search(self, feed: Feed) -> dict[str, Any]:
         """Find the newest text again; it may still be on its way into the index."""
@@ -156,7 +144,7 @@ class Demo:
             except RetrieveError as error:
                 if time.monotonic() > deadline:
                     raise
-                self._say(f"search: {error}; trying again")
+                say(f"search: {error}; trying again")
                 time.sleep(1.0)
                 continue
             hits = answer["hits"]
@@ -191,6 +179,18 @@ class Demo:
             "seconds_to_first_alert": None if first is None else round(first, 1),
             "peak_rss_mb": round(seen.peak_rss_mb),
         }
+
+
+def fit_first_model(home: Path, seed: int) -> ModelVersion:
+    """A model fitted on the demo world's past, registered and in charge."""
+    from pipelines.train import TrainConfig, train
+
+    registry = Registry(home / "models")
+    say(f"drawing {PAST_CASES} past cases and fitting the first model")
+    past = DemoWorld(seed).past(PAST_CASES, now_ms() - 86_400_000)
+    config = TrainConfig(seed=seed, align_budget_s=20.0, fusion_budget_s=8.0)
+    version = train(past, demo_task(MODEL), MODEL, registry, config=config, say=say)
+    return registry.promote(MODEL, version.version)
 
 
 def _array(values: list[Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from connectors.flink import OUT, SHARDED, by_shard_key, sink, source
+from connectors.flink import OUT, SHARDED, aside_of, by_shard_key, sink, source
 from connectors.records import MEDIA
 from connectors.topics import event_topic
 from pipelines.config import JobConfig
@@ -32,11 +32,12 @@ def build(config: JobConfig) -> str:
             topics=topics,
             key="case_id",
             shards=config.nodes,  # one batch per node fills fastest
+            dead_letters=config.topic("dead-letters"),
         ),
         SHARDED,
     ).name("read")
     encoded = by_shard_key(rows).process(EncodeMedia(asdict(config)), OUT)
     outputs = [config.topic(name) for name in OUTPUTS]
-    named = encoded.name("encode").uid("encode")
-    sink(tables, named, outputs, bootstrap=config.bootstrap)
+    out = encoded.name("encode").uid("encode").union(aside_of(rows))
+    sink(tables, out, outputs, bootstrap=config.bootstrap)
     return str(env.execute_async(f"{config.prefix}encode").get_job_id())

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import select
@@ -19,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -199,18 +200,18 @@ def _created(pid: int) -> float:
         return 0.0
 
 
-def die_with_parent() -> Any:
-    """A `preexec_fn` that ties the child's life to this process (Linux; else None)."""
+def die_with_parent() -> Callable[[], None]:
+    """A `preexec_fn` that ties the child's life to this process (Linux only)."""
+    return functools.partial(tie_to, os.getpid())
+
+
+def tie_to(parent_pid: int) -> None:
+    """End this process when its parent does, kill -9 included (Linux only)."""
     if not sys.platform.startswith("linux"):
-        return None
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def tie() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return tie
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
 
 
 def write_whole(path: Path, text: str) -> None:

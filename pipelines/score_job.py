@@ -8,7 +8,7 @@ from pathlib import Path
 from automl.features import FeatureAssembler
 from automl.registry import verify
 from automl.task import TaskSpec
-from connectors.flink import OUT, SHARDED, by_shard_key, sink, source
+from connectors.flink import OUT, SHARDED, aside_of, by_shard_key, sink, source
 from pipelines.config import JobConfig
 from pipelines.environment import environment
 from pipelines.operators.aggregate import AggregateWindows
@@ -26,7 +26,7 @@ def build(config: JobConfig) -> str:
     spec = TaskSpec.from_json(manifest.task)
     entities = FeatureAssembler(spec).entities
     keys = [*(spec.entities[entity] for entity in entities), "case_id"]
-    shards = config.shards
+    shards, dead = config.shards, config.topic("dead-letters")
     kafka = {"bootstrap": config.bootstrap, "group": f"{config.prefix}score"}
 
     tabular = config.topic("events.tabular")
@@ -37,25 +37,34 @@ def build(config: JobConfig) -> str:
             topics={tabular: "tabular"},
             key=keys[0],
             shards=shards,
+            dead_letters=dead,
         ),
         SHARDED,
     ).name("read")
+    aside = [aside_of(rows)]
     for entity, next_key in zip(entities, keys[1:], strict=True):
         windows = AggregateWindows(
             task=spec.to_dict(),
             entity=entity,
             next_key=next_key,
             shards=shards,
+            dead_letters=dead,
         )
         rows = by_shard_key(rows).process(windows, SHARDED)
         rows = rows.name(f"windows-{entity}").uid(f"windows-{entity}")
+        aside.append(aside_of(rows))
 
     inputs = [config.topic("embeddings"), config.topic("models")]
-    routed = source(tables, "routed", inputs, **kafka).process(
-        RouteToCases(models=inputs[1], shards=shards), SHARDED
+    routed = (
+        source(tables, "routed", inputs, **kafka)
+        .process(
+            RouteToCases(models=inputs[1], shards=shards, dead_letters=dead), SHARDED
+        )
+        .name("route")
     )
-    cases = by_shard_key(rows.union(routed.name("route")))
+    aside.append(aside_of(routed))
+    cases = by_shard_key(rows.union(routed))
     scored = cases.process(ScoreCases(asdict(config)), OUT).name("score").uid("score")
     outputs = [config.topic(name) for name in OUTPUTS]
-    sink(tables, scored, outputs, bootstrap=config.bootstrap)
+    sink(tables, scored.union(*aside), outputs, bootstrap=config.bootstrap)
     return str(env.execute_async(f"{config.prefix}score").get_job_id())

@@ -31,7 +31,6 @@ def run(args: argparse.Namespace) -> int:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     from pipelines import stack
-    from pipelines.commands.progress import say
     from pipelines.demo_run import Demo
 
     if stack.find(args.home) is not None:
@@ -41,9 +40,7 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    demo = Demo(
-        args.home, events=args.events, seconds=args.seconds, seed=args.seed, say=say
-    )
+    demo = Demo(args.home, events=args.events, seconds=args.seconds, seed=args.seed)
     figures = demo.run()
     if args.json:
         print(json.dumps(figures))

@@ -13,9 +13,8 @@ from pyflink.datastream.state import ListStateDescriptor
 
 from automl.task import TaskSpec
 from automl.windows import ShardWindows
-from connectors.records import DeadLetter
 from connectors.rows import EventRows
-from pipelines.operators.read import by_shard
+from pipelines.operators.read import by_shard, letters_aside
 
 #: Appended state entries of a shard before they are pruned into one.
 COMPACT_AFTER = 512
@@ -38,6 +37,7 @@ class AggregateWindows(KeyedProcessFunction):
         entity: whose windows.
         next_key: the column that chooses the shard of the next operator.
         shards: number of shards.
+        dead_letters: full name of the dead-letter topic.
     """
 
     def __init__(
@@ -47,11 +47,13 @@ class AggregateWindows(KeyedProcessFunction):
         entity: str,
         next_key: str,
         shards: int,
+        dead_letters: str,
     ) -> None:
         self._task = task
         self._entity = entity
         self._next_key = next_key
         self._shards = shards
+        self._dead_letters = dead_letters
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Open the shard's list of seen rows."""
@@ -63,13 +65,10 @@ class AggregateWindows(KeyedProcessFunction):
         )
 
     def process_element(
-        self, value: EventRows | list[DeadLetter], ctx: KeyedProcessFunction.Context
+        self, value: EventRows, ctx: KeyedProcessFunction.Context
     ) -> Any:
-        """Rows of one shard; dead letters pass."""
+        """Rows of one shard."""
         shard, rows = ctx.get_current_key(), value
-        if isinstance(rows, list):
-            yield Row(shard, rows)
-            return
         windows = self._windows.get(shard)
         if windows is None:
             windows = self._windows[shard] = self._restored(shard)
@@ -82,7 +81,7 @@ class AggregateWindows(KeyedProcessFunction):
                 rows.dead_letter(row, kind="late", reason=reason)
                 for row in np.flatnonzero(late).tolist()
             ]
-            yield Row(0, letters)
+            yield from letters_aside(self._dead_letters, letters)
             rows = rows.take(np.flatnonzero(~late).tolist())
             if not len(rows):
                 return

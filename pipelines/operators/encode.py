@@ -53,13 +53,10 @@ class EncodeMedia(KeyedProcessFunction):
         self._waits: dict[int, int] = {}
 
     def process_element(
-        self, value: EventRows | list[DeadLetter], ctx: KeyedProcessFunction.Context
+        self, value: EventRows, ctx: KeyedProcessFunction.Context
     ) -> Any:
-        """Rows of one batch key, or dead letters to write."""
+        """Rows of one batch key."""
         key, rows = ctx.get_current_key(), value
-        if isinstance(rows, list):
-            yield from letters_out(self._topic("dead-letters"), rows)
-            return
         if key not in self._waits:
             restored = list(self._waiting.get() or ())
             self._waits[key] = sum(len(part) for part in restored)

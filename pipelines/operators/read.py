@@ -11,7 +11,7 @@ from pyflink.common import Row
 from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from connectors.events import EventReader
-from connectors.flink import out_row, place_and_value
+from connectors.flink import ASIDE, out_row, place_and_value
 from connectors.records import DeadLetter
 from connectors.rows import EventRows
 from connectors.schemas import dead_letters_frame
@@ -48,17 +48,21 @@ def letters_out(topic: str, letters: list[DeadLetter]) -> Iterator[Row]:
         yield out_row(topic, letter.modality or letter.kind, frame)
 
 
-class ReadEvents(ProcessFunction):
-    """Source rows to `SHARDED` event rows, and lists of dead letters for the rest.
+def letters_aside(topic: str, letters: list[DeadLetter]) -> Iterator[Any]:
+    """`letters_out` past the operators that follow."""
+    for row in letters_out(topic, letters):
+        yield ASIDE, row
 
-    Dead letters travel in the stream to the last operator, which writes them: a side
-    output would put a second Python operator into the task.
+
+class ReadEvents(ProcessFunction):
+    """Source rows to `SHARDED` event rows; anything unreadable to dead letters.
 
     Args:
         columns: columns and kinds a tabular event must have.
         topics: full topic name to modality.
         key: the column whose value chooses the shard; `case_id` or an entity column.
         shards: number of shards.
+        dead_letters: full name of the dead-letter topic.
     """
 
     def __init__(
@@ -68,11 +72,13 @@ class ReadEvents(ProcessFunction):
         topics: Mapping[str, str],
         key: str,
         shards: int,
+        dead_letters: str,
     ) -> None:
         self._columns = dict(columns)
         self._topics = dict(topics)
         self._key = key
         self._shards = shards
+        self._dead_letters = dead_letters
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Make one reader per topic."""
@@ -85,8 +91,7 @@ class ReadEvents(ProcessFunction):
         """One Kafka value."""
         place, raw = place_and_value(value)
         rows, letters = self._readers[place.topic].read(raw, place)
-        if letters:
-            yield Row(0, letters)
+        yield from letters_aside(self._dead_letters, letters)
         if rows is not None:
             keys = rows.case_id
             if self._key != "case_id":

@@ -15,7 +15,7 @@ from connectors.codec import CodecError, decode_frame
 from connectors.flink import place_and_value
 from connectors.records import DeadLetter, Place
 from connectors.rows import EventRows, Origins
-from pipelines.operators.read import by_shard
+from pipelines.operators.read import by_shard, letters_aside
 
 #: What a value of other content than ours makes the reading below raise.
 _UNREADABLE = (
@@ -37,11 +37,13 @@ class RouteToCases(ProcessFunction):
     Args:
         models: full name of the topic of announcements.
         shards: number of shards.
+        dead_letters: full name of the dead-letter topic.
     """
 
-    def __init__(self, *, models: str, shards: int) -> None:
+    def __init__(self, *, models: str, shards: int, dead_letters: str) -> None:
         self._models = models
         self._shards = shards
+        self._dead_letters = dead_letters
 
     def process_element(self, value: Row, ctx: ProcessFunction.Context) -> Any:
         """One Kafka value."""
@@ -65,7 +67,7 @@ class RouteToCases(ProcessFunction):
                 modality="",
                 value=raw or b"",
             )
-            yield Row(0, [letter])
+            yield from letters_aside(self._dead_letters, [letter])
 
 
 def _announcement(raw: bytes | None, place: Place) -> dict[str, Any] | None:

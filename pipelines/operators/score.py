@@ -78,11 +78,8 @@ class ScoreCases(KeyedProcessFunction):
         self._assembler = FeatureAssembler(self._spec)
 
     def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> Any:
-        """Rows, embeddings, dead letters or an announcement, for one shard."""
+        """Rows, embeddings or an announcement, for one shard."""
         shard, body = ctx.get_current_key(), value
-        if isinstance(body, list):
-            yield from letters_out(self._topic("dead-letters"), body)
-            return
         timers = ctx.timer_service()
         clock_ms = timers.current_processing_time()
         if shard not in self._touched_shards:

@@ -52,7 +52,8 @@ def test_taken_rows_keep_the_place_they_came_from(mixed):
     assert some.event_time_ms.tolist() == [1002, 1000]
     assert some.columns["customer"].tolist() == ["c-c", "c-z"]
     assert some.columns["windows"].shape == (2, 2)
-    assert some.dead_letter(0, kind="late", reason="r").place == FRAME
+    letter = some.dead_letter(0, kind="late", reason="r")
+    assert (letter.place, letter.row) == (FRAME, 9)
 
 
 def test_the_dead_letter_of_a_json_event_is_the_event_to_the_byte(mixed):

@@ -53,5 +53,5 @@ def test_a_missing_setting_is_named(given):
 
 def test_a_folder_without_a_model_says_how_to_get_one(given, tmp_path):
     (tmp_path / "manifest.json").unlink()
-    with pytest.raises(ConfigError, match="no manifest.json; train .* sluice train"):
+    with pytest.raises(ConfigError, match=r"no manifest\.json; train .* sluice train"):
         JobConfig(**given)

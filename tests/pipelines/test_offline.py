@@ -26,7 +26,7 @@ class Counting(Encoder):
 
     def decode(self, payload):
         self.decoded += 1
-        if payload in (b"bad", "bad"):
+        if isinstance(payload, str) and payload == "bad":
             msg = "unreadable on purpose"
             raise PayloadError(msg)
         return payload

@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from automl.registry import ArtefactError
+from automl.registry import ArtefactError, Manifest, Registry, load_manifest
 from pipelines.scorer import Scorer
 
 WIDTH = 16
@@ -131,16 +131,14 @@ def test_a_file_more_or_less_is_refused(model_folder, tmp_path):
 def test_trees_of_another_number_of_features_are_refused(
     model_folder, registry, tmp_path
 ):
-    from automl.registry import Registry, load_manifest
-
     found = load_manifest(model_folder)
     stage = tmp_path / "stage"
     shutil.copytree(model_folder, stage)
     (stage / "manifest.json").unlink()
     given = {
         name: getattr(found, name)
-        for name in ("task", "width", "modalities", "fingerprints", "threshold")
-        + ("prior_logit", "metrics", "created_at", "parent")
+        for name in Manifest.__slots__
+        if name not in ("name", "version", "features", "files")
     }
     version = Registry(tmp_path / "models").save(
         "tiny", stage, features=found.features[:-1], **given

@@ -114,13 +114,17 @@ def test_a_large_frame_is_encoded_in_batches(runtime, operator, rows_of, tables)
     assert list(vectors(out, tables)) == [f"e{i}" for i in range(9)]
 
 
-def test_an_equal_payload_is_encoded_once(runtime, operator, event, tables):
+def test_an_equal_payload_is_decoded_and_encoded_once(runtime, operator, event, tables):
+    encoder, decoded = operator._encoders["text"], []
+    decode = encoder.decode
+    encoder.decode = lambda payload: decoded.append(payload) or decode(payload)
     first = [event("free prize"), event("free prize"), event("win"), event("win")]
     out = [x for part in first for x in runtime.give(operator, 0, part)]
     assert operator.calls == [2]
     again = [event("win"), event("win"), event("free prize"), event("call")]
     out += [x for part in again for x in runtime.give(operator, 0, part)]
     assert operator.calls == [2, 1]
+    assert decoded == ["free prize", "win", "call"]
     found = list(vectors(out, tables).values())
     assert len(found) == 8
     assert found[0] == found[1] == found[6]
