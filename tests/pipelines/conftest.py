@@ -239,6 +239,27 @@ def tables() -> Callable[[list[Any]], dict[str, list[dict[str, Any]]]]:
 
 
 @pytest.fixture(scope="session")
+def apart() -> Callable[[list[Any]], tuple[list[Any], list[dict[str, Any]]]]:
+    """What an operator sends on, and the dead letters it writes past the others."""
+    from connectors.flink import ASIDE
+
+    def split(out: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
+        on: list[Any] = []
+        letters: list[dict[str, Any]] = []
+        for one in out:
+            if not isinstance(one, tuple):
+                on.append(one)
+                continue
+            tag, (topic, _, value) = one
+            assert tag is ASIDE
+            assert topic == "run.dead-letters"
+            letters += decode_frame(value).to_pylist()
+        return on, letters
+
+    return split
+
+
+@pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a BERT of one layer and a vocabulary of `WORDS`."""
     import torch

@@ -6,7 +6,6 @@ import pytest
 from automl.features import FeatureAssembler
 from automl.task import TaskSpec
 from connectors.codec import decode_frame
-from connectors.records import DeadLetter, Place
 from connectors.rows import concat_rows
 from pipelines.offline import backfill_rows
 from pipelines.operators import aggregate
@@ -37,7 +36,13 @@ def events(payment):
 
 
 def window_operator(task, entity="customer", next_key="terminal"):
-    return AggregateWindows(task=task, entity=entity, next_key=next_key, shards=SHARDS)
+    return AggregateWindows(
+        task=task,
+        entity=entity,
+        next_key=next_key,
+        shards=SHARDS,
+        dead_letters="run.dead-letters",
+    )
 
 
 def run(runtime, operator, rows, key="customer"):
@@ -142,45 +147,31 @@ def test_rows_go_on_to_the_shard_of_the_next_key(runtime, task, rows_of, events)
 
 
 def test_a_late_row_becomes_a_dead_letter_and_changes_nothing(
-    runtime, task, rows_of, payment
+    runtime, task, rows_of, payment, apart
 ):
     operator = runtime.open(window_operator(task))
     # the longest window is a minute, so rows older than a minute are late
     times = [AT_MS, AT_MS - 60_001, AT_MS - 60_000, AT_MS]
     events = [payment(n, event_time_ms=at) for n, at in enumerate(times)]
-    out = run(runtime, operator, rows_of("tabular", *events, frame=True))
-    (letter,) = next(body for _, body in out if isinstance(body, list))
-    assert (letter.kind, letter.event_id, letter.row) == ("late", "e1", 1)
-    assert letter.reason == "older than the windows of its customer reach back"
-    assert decode_frame(letter.value)["event_id"].to_pylist() == ["e1"]
-    kept = concat_rows([body for _, body in out if not isinstance(body, list)])
+    on, (letter,) = apart(
+        run(runtime, operator, rows_of("tabular", *events, frame=True))
+    )
+    assert (letter["kind"], letter["event_id"], letter["row"]) == ("late", "e1", 1)
+    assert letter["reason"] == "older than the windows of its customer reach back"
+    assert decode_frame(letter["value"])["event_id"].to_pylist() == ["e1"]
+    kept = concat_rows([rows for _, rows in on])
     assert kept.event_id == ["e0", "e2", "e3"]
     paid = kept.columns[windows_column("customer")][:, 0].tolist()
     assert paid == [10.0, 10.0, 20.0]
 
 
 def test_a_frame_of_late_rows_alone_gives_letters_alone(
-    runtime, task, rows_of, payment
+    runtime, task, rows_of, payment, apart
 ):
     operator = runtime.open(window_operator(task))
     run(runtime, operator, rows_of("tabular", payment()))
     late = payment(1, event_time_ms=AT_MS - 3_600_000)
-    ((shard, letters),) = run(runtime, operator, rows_of("tabular", late))
-    assert shard == 0
-    assert [x.event_id for x in letters] == ["e1"]
-    assert letters[0].value.startswith(b'{"event_id": "e1"')
-
-
-def test_dead_letters_pass(runtime, task):
-    letter = DeadLetter(
-        place=Place(topic="t", partition=0, offset=0),
-        row=-1,
-        kind="unreadable",
-        reason="r",
-        event_id="",
-        modality="tabular",
-        value=b"",
-    )
-    operator = runtime.open(window_operator(task))
-    assert [tuple(x) for x in runtime.give(operator, 0, [letter])] == [(0, [letter])]
-    assert runtime.kept == {}
+    on, letters = apart(run(runtime, operator, rows_of("tabular", late)))
+    assert on == []
+    assert [x["event_id"] for x in letters] == ["e1"]
+    assert letters[0]["value"].startswith(b'{"event_id": "e1"')

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from connectors.records import DeadLetter, Place
 from encoders import load_encoders
 from pipelines.operators.encode import EncodeMedia, VectorCache
 from pipelines.operators.read import shard_of
@@ -215,20 +214,6 @@ def test_an_event_without_an_encoder_is_a_dead_letter(runtime, operator, event, 
     (letter,) = found["run.dead-letters"]
     assert letter["kind"] == "mismatch"
     assert "audio" in letter["reason"]
-
-
-def test_dead_letters_are_written(runtime, operator, tables):
-    letter = DeadLetter(
-        place=Place(topic="events.text", partition=0, offset=3),
-        row=-1,
-        kind="unreadable",
-        reason="r",
-        event_id="",
-        modality="text",
-        value=b"v",
-    )
-    found = tables(runtime.give(operator, 0, [letter, letter]))
-    assert [x["value"] for x in found["run.dead-letters"]] == [b"v", b"v"]
 
 
 def test_the_cache_lets_go_of_what_was_unused_longest():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from automl.registry import load_manifest
-from connectors.records import DeadLetter, Place
+from connectors.records import Place
 from connectors.rows import EventRows, Origins
 from pipelines.operators.aggregate import windows_column
 from pipelines.operators.score import ScoreCases
@@ -359,20 +359,6 @@ def test_old_cases_are_forgotten(runtime, settings, decide, pay, embed):
     assert list(runtime.kept[("cases", 0)]) == ["k2"]
     runtime.wait(operator, 120_000)
     assert runtime.kept[("cases", 0)] == {}
-
-
-def test_dead_letters_of_earlier_operators_are_written(runtime, operator, tables):
-    letter = DeadLetter(
-        place=Place(topic="events.tabular", partition=0, offset=3),
-        row=2,
-        kind="late",
-        reason="r",
-        event_id="e",
-        modality="tabular",
-        value=b"v",
-    )
-    found = tables(runtime.give(operator, 0, [letter]))
-    assert [x["row"] for x in found["run.dead-letters"]] == [2]
 
 
 def test_cases_of_two_shards_are_kept_apart(runtime, operator, pay):
