@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
+import numpy.typing as npt
 import pyarrow as pa
 
 from connectors.codec import encode_frame
@@ -56,6 +59,7 @@ LABELS = pa.schema(
 )
 
 
+@cache
 def vectors_schema(width: int) -> pa.Schema:
     """Schema of `embeddings` and `vectors` frames, one vector a row."""
     return pa.schema(
@@ -71,18 +75,36 @@ def vectors_schema(width: int) -> pa.Schema:
     )
 
 
-def features_schema(names: Sequence[str]) -> pa.Schema:
-    """Schema of `features` frames: who and when, then one float64 per feature."""
+@cache
+def features_schema(names: tuple[str, ...]) -> pa.Schema:
+    """Schema of `features` frames: who and when, and one list of values a row.
+
+    The names of the values, in their order, are in the schema's metadata.
+    """
     return pa.schema(
         [
             pa.field("event_id", pa.string()),
             pa.field("case_id", pa.string()),
             pa.field("event_time", TIME),
+            pa.field("created_ms", pa.int64()),
             pa.field("model_name", pa.string()),
             pa.field("model_version", pa.int32()),
-            *(pa.field(f"f.{name}", pa.float64()) for name in names),
-        ]
+            pa.field("values", pa.list_(pa.float64(), len(names))),
+        ],
+        metadata={"features": json.dumps(names)},
     )
+
+
+def feature_names(schema: pa.Schema) -> list[str]:
+    """The names of the values of a `features` frame."""
+    names: list[str] = json.loads(schema.metadata[b"features"])
+    return names
+
+
+def rows_of_list(column: pa.Array) -> npt.NDArray[Any]:
+    """A fixed-size-list column as an array (B, N), which shares its memory."""
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), column.type.list_size)
 
 
 def frame_of(schema: pa.Schema, columns: dict[str, Any]) -> bytes:

@@ -67,7 +67,12 @@ def decision_frames(
     tabular = [i for i, one in enumerate(pending) if one.landing.modality == TABULAR]
     if tabular:
         yield "features", "", _features(manifest, pending, x, tabular)
-    yield "vectors", "", _vectors(manifest, pending, scored, tabular)
+    # the fused vector of each case as it now stands
+    fused = {
+        one.case.case_id: i for i, one in enumerate(pending) if scored.fused[i].any()
+    }
+    if fused:
+        yield "vectors", "", _vectors(manifest, pending, scored, [*fused.values()])
     for i, one in enumerate(pending):
         alert = bool(scored.alert[i])
         if alert != one.case.alerted:
@@ -79,39 +84,33 @@ def _features(
     manifest: Manifest, pending: list[Pending], x: NDArray[np.float64], rows: list[int]
 ) -> bytes:
     landings = [pending[i].landing for i in rows]
-    columns: dict[str, Any] = {
-        "event_id": [landing.event_id for landing in landings],
-        "case_id": [pending[i].case.case_id for i in rows],
-        "event_time": np.array([landing.event_time_ms for landing in landings]),
-        "model_name": [manifest.name] * len(rows),
-        "model_version": [manifest.version] * len(rows),
-        **{f"f.{name}": x[rows, j] for j, name in enumerate(manifest.features)},
-    }
-    return frame_of(features_schema(manifest.features), columns)
+    return frame_of(
+        features_schema(manifest.features),
+        {
+            "event_id": [landing.event_id for landing in landings],
+            "case_id": [pending[i].case.case_id for i in rows],
+            "event_time": np.array([landing.event_time_ms for landing in landings]),
+            "created_ms": [landing.created_ms for landing in landings],
+            "model_name": [manifest.name] * len(rows),
+            "model_version": [manifest.version] * len(rows),
+            "values": x[rows],
+        },
+    )
 
 
 def _vectors(
-    manifest: Manifest, pending: list[Pending], scored: Scored, tabular: list[int]
+    manifest: Manifest, pending: list[Pending], scored: Scored, rows: list[int]
 ) -> bytes:
-    """The fused vector of each case as it now stands, and new tabular vectors."""
-    last = {one.case.case_id: i for i, one in enumerate(pending)}
-    fused = list(last.values())
-    rows = fused + tabular
-    kinds = ["fused"] * len(fused) + ["tabular"] * len(tabular)
-    ids = [f"{pending[i].case.case_id}/fused" for i in fused]
-    ids += [pending[i].landing.event_id for i in tabular]
     return frame_of(
         vectors_schema(manifest.width),
         {
-            "event_id": ids,
+            "event_id": [f"{pending[i].case.case_id}/fused" for i in rows],
             "case_id": [pending[i].case.case_id for i in rows],
-            "modality": kinds,
+            "modality": ["fused"] * len(rows),
             "event_time": np.array([pending[i].landing.event_time_ms for i in rows]),
             "created_ms": [pending[i].landing.created_ms for i in rows],
-            "fingerprint": [manifest.fingerprints.get(kind, "") for kind in kinds],
-            "vector": np.concatenate(
-                [scored.fused[fused], scored.vectors[tabular, TABULAR]]
-            ),
+            "fingerprint": [manifest.fingerprints["fused"]] * len(rows),
+            "vector": scored.fused[rows],
         },
     )
 

@@ -1,4 +1,4 @@
-"""Media events to embeddings."""
+"""Media events to embeddings; feature rows to vectors that can be searched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from connectors.topics import event_topic
 from pipelines.config import JobConfig
 from pipelines.environment import environment
 from pipelines.operators.encode import EncodeMedia
-from pipelines.operators.read import ReadEvents
+from pipelines.operators.read import FEATURES, ReadEvents
 
 OUTPUTS = ("embeddings", "vectors", "dead-letters")
 
@@ -18,7 +18,8 @@ OUTPUTS = ("embeddings", "vectors", "dead-letters")
 def build(config: JobConfig) -> str:
     """Submit the job; gives its Flink job id."""
     env, tables = environment(config)
-    topics = {config.topic(event_topic(m)): m for m in MEDIA}
+    topics = {config.topic(event_topic(m)): str(m) for m in MEDIA}
+    topics[config.topic("features")] = FEATURES
     values = source(
         tables,
         "media",

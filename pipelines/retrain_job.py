@@ -29,7 +29,7 @@ from automl.registry import ModelVersion, Registry
 from connectors.codec import CodecError, decode_frame
 from connectors.kafka import Producer, Reader, Value
 from connectors.labels import read_labels
-from connectors.schemas import dead_letters_frame
+from connectors.schemas import dead_letters_frame, rows_of_list
 from pipelines.fitted_rows import FittedRows
 from pipelines.publish import publish
 from pipelines.scorer import TREE_FILE
@@ -100,9 +100,8 @@ class Retrainer:
             for row in batch.select(["case_id", "score", "model_version"]).to_pylist():
                 self._last_score[row["case_id"]] = (row["score"], row["model_version"])
             return []
-        features = [name for name in batch.schema.names if name.startswith("f.")]
         times = batch.column("event_time").cast("int64").to_pylist()
-        matrix = np.column_stack([batch.column(name).to_numpy() for name in features])
+        matrix = rows_of_list(batch.column("values"))
         cases = batch.column("case_id").to_pylist()
         self._rows |= dict(zip(cases, zip(times, matrix, strict=True), strict=True))
         return []

@@ -34,8 +34,8 @@ class Scored:
         score: float64 (B,) in (0, 1).
         alert: bool (B,), score at or above the threshold.
         gates: float32 (B, M), 0 for an absent modality.
-        fused: float32 (B, D), unit rows.
-        vectors: float32 (B, M, D), the inputs with the tabular vector filled in.
+        fused: float32 (B, D), unit rows; zeros for a case without media.
+        vectors: float32 (B, M, D), the inputs, the tabular one filled in beside media.
         tree_logit: float64 (B,), the tabular part's log-odds.
     """
 
@@ -103,21 +103,31 @@ class Scorer:
     ) -> Scored:
         """Scores cases of which some modalities are present.
 
+        Without media the tree's log-odds stand alone: the tabular gate is 1, and there
+        is nothing to fuse.
+
         Args:
             features: float64 (B, F), anything where the tabular part is absent.
             vectors: float32 (B, M, D) embeddings; the tabular one is computed here.
             mask: bool (B, M), which modalities are present.
         """
         there = mask[:, TABULAR]
-        tree_logit = np.full(len(mask), self.manifest.prior_logit)
-        vectors = vectors.copy()
+        media = mask.sum(axis=1) > there
+        logit = np.full(len(mask), self.manifest.prior_logit)
         if there.any():
-            rows = features[there]
-            tree_logit[there] = self.tree.predict_logit(rows)
-            decoded = [self.tabular.decode(row) for row in rows]
-            vectors[there, TABULAR] = self.tabular.encode(decoded)
-        logit, gates, fused = self.fusion.score(vectors, mask, tree_logit)
-        score = 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
+            logit[there] = self.tree.predict_logit(features[there])
+        tree_logit = logit.copy()
+        gates = mask.astype(np.float32)
+        fused = np.zeros((len(mask), vectors.shape[2]), dtype=np.float32)
+        vectors = vectors.copy()
+        if media.any():
+            both = media & there
+            decoded = [self.tabular.decode(row) for row in features[both]]
+            vectors[both, TABULAR] = self.tabular.encode(decoded)
+            logit[media], gates[media], fused[media] = self.fusion.score(
+                vectors[media], mask[media], tree_logit[media]
+            )
+        score = 1.0 / (1.0 + np.exp(-logit))
         return Scored(
             score=score,
             alert=score >= self.manifest.threshold,

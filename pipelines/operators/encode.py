@@ -14,8 +14,9 @@ from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
 
+from connectors.feature_rows import VALUES
 from connectors.flink import out_row
-from connectors.records import CONTENT_COLUMN, DeadLetter
+from connectors.records import CONTENT_COLUMN, MEDIA, DeadLetter
 from connectors.rows import EventRows, concat_rows
 from connectors.schemas import frame_of, vectors_schema
 from encoders.base import Encoder, PayloadError
@@ -23,7 +24,7 @@ from pipelines.operators.read import by_shard, letters_out
 
 
 class EncodeMedia(KeyedProcessFunction):
-    """Rows of media events to `embeddings` and `vectors` frames.
+    """Rows of media events to `embeddings` and `vectors` frames, features to `vectors`.
 
     A batch is encoded when `batch_rows` payloads wait or the first of them has waited
     `batch_wait_ms`. Waiting payloads are in Flink state, so a restart encodes them
@@ -96,7 +97,7 @@ class EncodeMedia(KeyedProcessFunction):
                 yield from self._encode(encoder, batch)
 
     def _encode(self, encoder: Encoder, rows: EventRows) -> Iterator[Any]:
-        payloads = rows.columns[CONTENT_COLUMN[rows.modality]]
+        payloads = rows.columns[CONTENT_COLUMN.get(rows.modality, VALUES)]
         vectors: list[NDArray[np.float32] | None] = []
         fresh: dict[bytes, Any] = {}
         letters: list[DeadLetter] = []
@@ -128,7 +129,8 @@ class EncodeMedia(KeyedProcessFunction):
         good.columns = {"vector": np.stack([v for v in vectors if v is not None])}
         for shard, part in by_shard(good, good.case_id, self._config["shards"]):
             frame = self._frame(encoder, part)
-            yield out_row(self._topic("embeddings"), str(shard), frame)
+            if rows.modality in MEDIA:  # the score job makes its own of features
+                yield out_row(self._topic("embeddings"), str(shard), frame)
             yield out_row(self._topic("vectors"), str(shard), frame)
 
     def _frame(self, encoder: Encoder, rows: EventRows) -> bytes:
@@ -161,9 +163,9 @@ class VectorCache:
         self._vectors: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
 
     @staticmethod
-    def digest(modality: str, payload: str | bytes) -> bytes:
+    def digest(modality: str, payload: str | bytes | NDArray[np.float64]) -> bytes:
         """Name of a payload by its content."""
-        raw = payload.encode() if isinstance(payload, str) else payload
+        raw = payload.encode() if isinstance(payload, str) else bytes(payload)
         return hashlib.blake2b(raw, digest_size=16, key=modality.encode()).digest()
 
     def get(self, digest: bytes) -> NDArray[np.float32] | None:

@@ -11,10 +11,14 @@ from pyflink.common import Row
 from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from connectors.events import EventReader
+from connectors.feature_rows import FeatureReader
 from connectors.flink import ASIDE, out_row, place_and_value
 from connectors.records import DeadLetter
 from connectors.rows import EventRows
 from connectors.schemas import dead_letters_frame
+
+#: Marks a topic that carries rows of features instead of events.
+FEATURES = "features"
 
 
 def now_ms() -> int:
@@ -59,7 +63,7 @@ class ReadEvents(ProcessFunction):
 
     Args:
         columns: columns and kinds a tabular event must have.
-        topics: full topic name to modality.
+        topics: full topic name to modality, or to `FEATURES`.
         key: the column whose value chooses the shard; `case_id` or an entity column.
         shards: number of shards.
         dead_letters: full name of the dead-letter topic.
@@ -82,8 +86,10 @@ class ReadEvents(ProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Make one reader per topic."""
-        self._readers = {
-            topic: EventReader(modality, columns=self._columns, now_ms=now_ms)
+        self._readers: dict[str, EventReader | FeatureReader] = {
+            topic: FeatureReader()
+            if modality == FEATURES
+            else EventReader(modality, columns=self._columns, now_ms=now_ms)
             for topic, modality in self._topics.items()
         }
 

@@ -15,6 +15,7 @@ from connectors.codec import CodecError, decode_frame
 from connectors.flink import place_and_value
 from connectors.records import DeadLetter, Place
 from connectors.rows import EventRows, Origins
+from connectors.schemas import rows_of_list
 from pipelines.operators.read import by_shard, letters_aside
 
 #: What a value of other content than ours makes the reading below raise.
@@ -88,9 +89,8 @@ def _embeddings(raw: bytes, place: Place) -> EventRows:
     def objects(name: str) -> Any:
         return np.array(batch.column(name).to_pylist(), dtype=object)
 
-    vectors = batch.column("vector")
-    flat = vectors.flatten().to_numpy().astype(np.float32)
-    if vectors.null_count or not np.isfinite(flat).all():
+    vectors = rows_of_list(batch.column("vector")).astype(np.float32)
+    if batch.column("vector").null_count or not np.isfinite(vectors).all():
         msg = "vectors hold missing or non-finite values"
         raise ValueError(msg)
     return EventRows(
@@ -103,6 +103,6 @@ def _embeddings(raw: bytes, place: Place) -> EventRows:
         columns={
             "modality": objects("modality"),
             "fingerprint": objects("fingerprint"),
-            "vector": flat.reshape(batch.num_rows, -1),
+            "vector": vectors,
         },
     )

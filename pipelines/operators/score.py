@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 TICK_MS = 1000
 
 
+def next_tick(clock_ms: int) -> int:
+    """The next whole tick: one timer per shard, however often a job restarts."""
+    return (clock_ms // TICK_MS + 1) * TICK_MS
+
+
 class ScoreCases(KeyedProcessFunction):
     """Event rows, embeddings and model announcements of one shard to Kafka rows.
 
@@ -84,7 +89,7 @@ class ScoreCases(KeyedProcessFunction):
         clock_ms = timers.current_processing_time()
         if shard not in self._touched_shards:
             yield from self._first_touch(shard)
-            timers.register_processing_time_timer(clock_ms + TICK_MS)
+            timers.register_processing_time_timer(next_tick(clock_ms))
         if isinstance(body, dict):
             yield from self._swap(body)
             return
@@ -125,7 +130,7 @@ class ScoreCases(KeyedProcessFunction):
             self._cases.put(one.case.case_id, one.case)
         if timestamp // TICK_MS % 60 == 0:
             self._forget(clock_ms - 1000 * self._config["case_ttl_s"])
-        timers.register_processing_time_timer(clock_ms + TICK_MS)
+        timers.register_processing_time_timer(next_tick(clock_ms))
 
     def _first_touch(self, shard: int) -> Iterator[Any]:
         """Bring memory in step with restored state, once per shard and start."""
