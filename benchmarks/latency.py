@@ -42,7 +42,7 @@ def drive(
     start_ms = now_ms() - int(1000 * 2000 / world.config.rate)
     cases = world.live(2000, start_ms, part=seed)
     rows = [e for e in (case.event("tabular") for case in cases) if e is not None]
-    with Producer(bootstrap) as producer:
+    with Producer(bootstrap, linger_ms=5) as producer:  # Kafka 4's default
         began = time.monotonic()
         for i in range(count):
             time.sleep(max(0.0, began + i / rate - time.monotonic()))

@@ -57,6 +57,8 @@ class EventReader:
             self._columns = dict(columns or {})
         else:
             self._columns = {content: "text" if modality == "text" else "bytes"}
+        bools = (name for name, kind in self._columns.items() if kind == "bool")
+        self._bools = tuple(bools)
 
     def read(
         self, value: bytes | None, place: Place
@@ -118,6 +120,7 @@ class EventReader:
             created_ms=np.array([created], dtype=np.int64),
             origins=origins,
             columns=columns,
+            bools=self._bools,
         )
 
     def _id(self, name: str, value: object) -> str:
@@ -213,6 +216,7 @@ class EventReader:
             created_ms=created,
             origins=Origins.of_frame(place, np.arange(batch.num_rows, dtype=np.int32)),
             columns=columns,
+            bools=self._bools,
         )
 
 

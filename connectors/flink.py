@@ -24,6 +24,10 @@ OUT = Types.ROW_NAMED(
     ],
 )
 
+#: How long the broker collects records for a source; a fetch for every record would
+#: cost the broker more than the job.
+FETCH_WAIT_MS = 8
+
 #: Between operators: the shard that keys the state, and what is for that shard.
 SHARDED = Types.ROW_NAMED(["shard", "body"], [Types.INT(), Types.PICKLED_BYTE_ARRAY()])
 #: What an operator writes to Kafka itself, past the operators that follow it.
@@ -96,7 +100,8 @@ def source(
           'properties.auto.offset.reset' = 'earliest',
           'properties.bootstrap.servers' = '{bootstrap}',
           'properties.group.id' = '{group}',
-          'properties.fetch.max.wait.ms' = '20',
+          'properties.fetch.min.bytes' = '65536',
+          'properties.fetch.max.wait.ms' = '{FETCH_WAIT_MS}',
           'properties.max.partition.fetch.bytes' = '{MAX_VALUE_BYTES}',
           'properties.fetch.max.bytes' = '{2 * MAX_VALUE_BYTES}'
         )

@@ -44,7 +44,7 @@ def read_labels(
     letters: list[DeadLetter] = []
     try:
         rows = _rows(raw)
-    except (CodecError, ValueError, RecursionError) as error:
+    except (CodecError, pa.ArrowException, ValueError, RecursionError) as error:
         return [], [_letter(place, -1, f"not a label: {error}", raw)]
     for number, row in enumerate(rows):
         reason = _problem(row)
@@ -69,16 +69,29 @@ def _rows(raw: bytes) -> list[Any]:
     if missing:
         msg = f"frame has no column {missing[0]!r}"
         raise CodecError(msg)
-    times = batch.column("label_time").cast(pa.int64())
+    for name, fits in _COLUMN_TYPES.items():
+        if not any(is_type(batch.column(name).type) for is_type in fits):
+            msg = f"column {name!r} is {batch.column(name).type}"
+            raise CodecError(msg)
+    times = batch.column("label_time")
+    if pa.types.is_timestamp(times.type):
+        times = times.cast(pa.timestamp("ms"), safe=False)
     columns = {
         "case_id": batch.column("case_id").to_pylist(),
-        "label_time_ms": times.to_pylist(),
+        "label_time_ms": times.cast(pa.int64()).to_pylist(),
         "label": batch.column("label").to_pylist(),
     }
     return [
         dict(zip(columns, row, strict=True))
         for row in zip(*columns.values(), strict=True)
     ]
+
+
+_COLUMN_TYPES = {
+    "case_id": (pa.types.is_string, pa.types.is_large_string),
+    "label_time": (pa.types.is_timestamp, pa.types.is_integer),
+    "label": (pa.types.is_integer,),
+}
 
 
 def _problem(row: Any) -> str:

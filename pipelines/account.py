@@ -1,27 +1,35 @@
-"""What became of every event: the balance in = decided + dead + late."""
+"""What became of every event: the balance in = decided + dead + late + repeated."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from connectors.codec import decode_frame
+from connectors.codec import CodecError, decode_frame
 from connectors.kafka import Reader
+from connectors.records import MODALITIES
 from connectors.schemas import DECISIONS
+from connectors.topics import event_topic
+
+#: What makes two rows the same event: case_id, modality, event_id; None if unreadable.
+EventKey = tuple[str | None, str | None, str | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Balance:
-    """Counts of events; each event sent ends in exactly one of the last three.
+    """Counts of events sent; each has exactly one outcome.
 
     Attributes:
-        events_in: events sent.
+        events_in: events sent, repeated ones included.
         decided: events that made a decision revision.
         revised: of those, the ones that revised an earlier decision of their case.
         dead_lettered: events set aside with a reason.
         late: events too old for their entity's windows, set aside too.
+        repeated: events passed over because their case had them already.
         lost: events that are nowhere; 0 unless something is broken.
         duplicated: decision records beyond the first of the same id and revision.
         differing: of those, the ones whose content differs from the first.
@@ -32,24 +40,34 @@ class Balance:
     revised: int
     dead_lettered: int
     late: int
+    repeated: int = 0
     lost: int
     duplicated: int
     differing: int
+
+    @property
+    def accounted(self) -> int:
+        """Events that have an outcome."""
+        return self.events_in - self.lost
 
     def to_dict(self) -> dict[str, int]:
         """The counts by name."""
         return asdict(self)
 
     def __str__(self) -> str:
+        repeated = f" + repeated {self.repeated}" if self.repeated else ""
         return (
             f"in {self.events_in} = decided {self.decided} + dead "
-            f"{self.dead_lettered} + late {self.late}; lost {self.lost}, "
+            f"{self.dead_lettered} + late {self.late}{repeated}; lost {self.lost}, "
             f"duplicated {self.duplicated}"
         )
 
 
 class Ledger:
     """Reads what the jobs wrote and keeps account of it.
+
+    Dead letters that are about no event of this run (a label, a model announcement)
+    are kept, but do not count.
 
     Args:
         bootstrap: HOST:PORT of the broker.
@@ -61,11 +79,18 @@ class Ledger:
         self, bootstrap: str, *, prefix: str = "", from_end: bool = False
     ) -> None:
         self._decisions_topic = prefix + "decisions"
+        self._embeddings_topic = prefix + "embeddings"
+        self._modality_of = {prefix + event_topic(m): m for m in MODALITIES}
         topics = [self._decisions_topic, prefix + "dead-letters"]
         self._reader = Reader(bootstrap, topics, from_end=from_end)
         self._decisions: dict[tuple[str, int], dict[str, Any]] = {}
-        self._dead: dict[tuple[Any, ...], dict[str, Any]] = {}
-        self._events: set[tuple[str, str]] = set()
+        self._letters: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._decided: set[EventKey] = set()
+        self._dead: Counter[EventKey] = Counter()
+        self._refused: Counter[EventKey] = Counter()
+        self._dead_rows = 0
+        self._late = 0
+        self._revised = 0
         self._duplicated = 0
         self._differing = 0
 
@@ -84,9 +109,11 @@ class Ledger:
         return decisions, dead
 
     def _is_new(self, row: dict[str, Any]) -> bool:
+        # after a failure another event may make the same revision: it is decided too
+        self._decided.add((row["case_id"], row["modality"], row["event_id"]))
         first = self._decisions.setdefault((row["decision_id"], row["revision"]), row)
         if first is row:
-            self._events.add((row["modality"], row["event_id"]))
+            self._revised += row["revision"] > 0
             return True
         self._duplicated += 1
         self._differing += any(
@@ -96,12 +123,25 @@ class Ledger:
 
     def _is_new_letter(self, row: dict[str, Any]) -> bool:
         key = tuple(row[name] for name in ("topic", "partition", "offset", "row"))
-        return self._dead.setdefault(key, row) is row
+        if self._letters.setdefault(key, row) is not row:
+            return False
+        modality = self._modality_of.get(row["topic"])
+        if row["topic"] == self._embeddings_topic:
+            self._refused.update(_events_in(row["value"]) or ())
+        elif modality is not None:
+            # a letter about a whole value stands for every row of it
+            events = _events_in(row["value"])
+            self._dead.update((case, modality, i) for case, _, i in events or ())
+            if row["kind"] == "late":
+                self._late += 1
+            else:
+                self._dead_rows += 1 if events is None else len(events)
+        return True
 
     @property
     def accounted(self) -> int:
         """Distinct events that have an outcome so far."""
-        return len(self._events) + len(self._dead)
+        return self.balance(0).accounted
 
     def decisions(self) -> pa.Table:
         """Every decision once, in the order they were made."""
@@ -109,22 +149,69 @@ class Ledger:
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """Every dead letter once."""
-        return [*self._dead.values()]
+        return [*self._letters.values()]
 
-    def balance(self, events_in: int) -> Balance:
-        """The account of `events_in` distinct events sent."""
-        late = sum(row["kind"] == "late" for row in self._dead.values())
+    def balance(
+        self, events_in: int, again: Mapping[EventKey, int] | None = None
+    ) -> Balance:
+        """The account of `events_in` events sent.
+
+        Args:
+            events_in: rows sent.
+            again: of events sent more than once, how many times more. A decided event
+                needs no further outcome: its rows that are in no dead letter are
+                repeated. While outcomes still arrive they may yet become dead letters.
+        """
+        again = again or {}
+        refused = sum(self._refused_rows(event, again) for event in self._refused)
+        repeated = sum(
+            max(0, more - self._dead[event] - self._refused_rows(event, again))
+            for event, more in again.items()
+            if event in self._decided
+        )
+        dead = self._dead_rows + refused
+        outcomes = len(self._decided) + dead + self._late + repeated
         return Balance(
             events_in=events_in,
-            decided=len(self._events),
-            revised=sum(revision > 0 for _, revision in self._decisions),
-            dead_lettered=len(self._dead) - late,
-            late=late,
-            lost=events_in - self.accounted,
+            decided=len(self._decided),
+            revised=self._revised,
+            dead_lettered=dead,
+            late=self._late,
+            repeated=repeated,
+            lost=events_in - outcomes,
             duplicated=self._duplicated,
             differing=self._differing,
         )
 
+    def _refused_rows(self, event: EventKey, again: Mapping[EventKey, int]) -> int:
+        """Rows of an event whose embedding was refused.
+
+        A restarted job may write an embedding twice, at two places: an event has no
+        more outcomes than it was sent times.
+        """
+        sent = 1 + again.get(event, 0)
+        others = self._dead[event] + (event in self._decided)
+        return max(0, min(self._refused[event], sent - others))
+
     def close(self) -> None:
         """Leave the broker."""
         self._reader.close()
+
+
+def _events_in(value: bytes) -> list[EventKey] | None:
+    """The events in the frame of a dead letter; None when it is no readable frame."""
+    try:
+        batch = decode_frame(value)
+    except CodecError:
+        return None
+    case, modality, event_id = (
+        _texts(batch, name) for name in ("case_id", "modality", "event_id")
+    )
+    return list(zip(case, modality, event_id, strict=True))
+
+
+def _texts(batch: pa.RecordBatch, name: str) -> list[str | None]:
+    if name not in batch.schema.names or batch.column(name).type != pa.string():
+        return [None] * batch.num_rows
+    texts: list[str | None] = batch.column(name).to_pylist()
+    return texts

@@ -5,9 +5,28 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+#: Smallest value of every whole number; Flink takes no shorter time than 10 ms.
+_LEAST = {
+    "nodes": 1,
+    "shards": 1,
+    "batch_rows": 1,
+    "batch_wait_ms": 1,
+    "decide_wait_ms": 0,
+    "cached_vectors": 0,
+    "media_wait_ms": 0,
+    "case_ttl_s": 1,
+    "checkpoint_ms": 10,
+}
+#: Largest value of any of them: what Flink keeps in a signed 32-bit integer.
+_MOST = 2**31 - 1
+_BROKER = re.compile(r"[^\s,]+:\d{1,5}(,[^\s,]+:\d{1,5})*")
+_ANY = re.compile(r"[^\0]+")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{0,200}")
 
 
 class ConfigError(Exception):
@@ -27,6 +46,8 @@ class JobConfig:
         batch_rows: encode job: payloads encoded in one call.
         batch_wait_ms: encode job: longest wait for a batch to fill.
         cached_vectors: encode job: vectors kept by content, per node.
+        decide_wait_ms: score job: how long a decision may wait for others to be made
+            with it.
         media_wait_ms: score job: how long media wait for their tabular event before
             they are scored without it.
         case_ttl_s: score job: how long a case is kept after its last event.
@@ -41,24 +62,42 @@ class JobConfig:
     batch_rows: int = 16
     batch_wait_ms: int = 20
     cached_vectors: int = 4096
+    decide_wait_ms: int = 8
     media_wait_ms: int = 10_000
     case_ttl_s: int = 3600
-    checkpoint_ms: int = 2000
+    checkpoint_ms: int = 5000
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "shards", "batch_rows", "checkpoint_ms"):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                msg = f"{name}: expected a whole number above 0, got {value!r}"
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or not least <= value <= _MOST:
+                kind = f"a whole number from {least} to {_MOST}"
+                msg = f"{name}: expected {kind}, got {value!r}"
                 raise ConfigError(msg)
+        self._check_text("bootstrap", _BROKER, "HOST:PORT of the broker")
+        self._check_text("prefix", _PREFIX, "up to 200 of A-Z, a-z, 0-9, '.', '_', '-'")
+        self._check_text("model_folder", _ANY, "the folder of a model version")
         if self.nodes > self.shards:
             msg = f"nodes: {self.nodes} is more than the {self.shards} shards"
+            raise ConfigError(msg)
+        if self.case_ttl_s * 1000 <= self.media_wait_ms:
+            msg = (
+                f"case_ttl_s: {self.case_ttl_s} s is not longer than media_wait_ms, "
+                f"{self.media_wait_ms} ms: cases would be forgotten while media wait"
+            )
             raise ConfigError(msg)
         if not (Path(self.model_folder) / "manifest.json").is_file():
             msg = (
                 f"model_folder: {self.model_folder} holds no manifest.json; "
                 "train a model first: sluice train ARCHIVE --task T --name M"
             )
+            raise ConfigError(msg)
+
+    def _check_text(self, name: str, form: re.Pattern[str], expected: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, str) or not form.fullmatch(value):
+            msg = f"{name}: expected {expected}, got {value!r}"
             raise ConfigError(msg)
 
     @classmethod
@@ -81,8 +120,20 @@ class JobConfig:
 
     @classmethod
     def read(cls, path: Path) -> JobConfig:
-        """Settings from a JSON file."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        """Settings from a JSON file.
+
+        Raises:
+            ConfigError: no such file, no JSON, or a setting is unknown or wrong.
+        """
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(found, dict):
+                return cls.from_dict(found)
+            problem = f"expected one JSON object, got {str(found)[:60]!r}"
+            raise ConfigError(problem)
+        except (OSError, ValueError, RecursionError, ConfigError) as error:
+            msg = f"read settings {path}: {error}"
+            raise ConfigError(msg) from error
 
     def write(self, path: Path) -> None:
         """Write the settings for `read`."""

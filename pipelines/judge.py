@@ -41,7 +41,7 @@ def judge(decisions: pa.Table, labels: pa.Table, *, k: int) -> dict[str, float]:
         times,
         strict=True,
     ):
-        if known.get(case) is not None and revision >= last.get(case, (-1,))[0]:
+        if known.get(case) in (0, 1) and revision >= last.get(case, (-1,))[0]:
             last[case] = (revision, score, time_ms)
     if not last:
         msg = "no decision has a label: do the files belong together?"

@@ -138,6 +138,7 @@ def _join_media(
     found.dead += dead
     items: list[Any] = []
     known: dict[Any, int] = {}
+    reasons: dict[Any, str] = {}
     column = MODALITIES.index(modality)
     for i, case_id in enumerate(rows.case_id if rows is not None else ()):
         assert rows is not None
@@ -149,9 +150,11 @@ def _join_media(
                 number = len(items) - 1
             except PayloadError as error:
                 number = -1
-                letter = rows.dead_letter(i, kind="unreadable", reason=str(error))
-                found.dead.append(letter)
+                reasons[payload] = str(error)
             known[payload] = number
+        if number < 0:  # one letter per event, also of a payload seen before
+            reason = reasons[payload]
+            found.dead.append(rows.dead_letter(i, kind="unreadable", reason=reason))
         if case_id in row_of and number >= 0:
             found.item[row_of[case_id], column] = number
     found.items[modality] = items
@@ -192,17 +195,23 @@ def labels_of(archive: Archive, case_id: list[str]) -> NDArray[np.int64]:
             strict=True,
         )
     )
-    return np.array([known.get(case, -1) for case in case_id], dtype=np.int64)
+    found = (known.get(case) for case in case_id)
+    return np.array([-1 if one is None else one for one in found], dtype=np.int64)
 
 
 def between(archive: Archive, since: str | None, until: str | None) -> Archive:
-    """The events of the days from `since` up to, not with, `until` (2026-01-31)."""
+    """The events of the days from `since` up to, not with, `until` (2026-01-31).
+
+    Events without a time stay: they are bad events, of no day in particular.
+    """
+    if since is None and until is None:
+        return archive
     start_ms, stop_ms = day_bounds(since, until)
     tables: dict[Any, pa.Table] = {}
     for modality, table in archive.tables.items():
         times = table.column("event_time").cast(pa.int64())
         kept = pc.and_(pc.greater_equal(times, start_ms), pc.less(times, stop_ms))
-        tables[modality] = table.filter(kept)
+        tables[modality] = table.filter(pc.fill_null(kept, True))
     return Archive(tables=tables, labels=archive.labels)
 
 

@@ -14,6 +14,7 @@ from connectors.archive import iter_slices, with_created_ms
 from connectors.codec import encode_frame
 from connectors.kafka import Producer
 from connectors.topics import event_topic
+from pipelines.account import EventKey
 from pipelines.operators.read import now_ms
 
 #: A frame of several rows is split above this.
@@ -25,17 +26,23 @@ class Sent:
     """What a replay put on the topics.
 
     Attributes:
-        events: distinct events by modality; a row without an id counts by itself.
-        repeated: rows whose event_id its modality had sent before.
+        events: rows by modality, every one sent.
+        again: of events sent more than once, how many times more; rows without an id
+            are no event twice.
     """
 
     events: Counter[str] = field(default_factory=Counter)
-    repeated: int = 0
+    again: Counter[EventKey] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
-        """Distinct events of all modalities."""
+        """Rows of all modalities."""
         return sum(self.events.values())
+
+    @property
+    def repeated(self) -> int:
+        """Rows whose event had been sent before."""
+        return sum(self.again.values())
 
 
 def replay(
@@ -58,7 +65,7 @@ def replay(
         progress: told the number of events sent so far.
     """
     sent = Sent()
-    seen: dict[str, set[str]] = {}
+    seen: set[EventKey] = set()
     began = time.monotonic()
     with Producer(bootstrap, linger_ms=5) as producer:
         count = 0
@@ -71,14 +78,17 @@ def replay(
                 key = str(part.column("case_id")[0].as_py())
                 producer.send(prefix + event_topic(modality), frame, key=key)
             count += batch.num_rows
-            known = seen.setdefault(modality, set())
-            for event_id in batch.column("event_id").to_pylist():
-                if event_id is not None and event_id in known:
-                    sent.repeated += 1
+            sent.events[modality] += batch.num_rows
+            cases, ids = (batch.column(name) for name in ("case_id", "event_id"))
+            for case_id, event_id in zip(
+                cases.to_pylist(), ids.to_pylist(), strict=True
+            ):
+                if case_id is None or event_id is None:
                     continue
-                if event_id is not None:
-                    known.add(event_id)
-                sent.events[modality] += 1
+                event = (case_id, modality, event_id)
+                if event in seen:
+                    sent.again[event] += 1
+                seen.add(event)
             if progress is not None:
                 progress(count)
         producer.flush(timeout_s=300)

@@ -36,6 +36,9 @@ from pipelines.scorer import TREE_FILE
 
 logger = logging.getLogger(__name__)
 
+#: Decisions carry six digits: a score of 0 or 1 in them may be as near as this.
+LEAST_SCORE = 5e-7
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetrainConfig:
@@ -144,6 +147,7 @@ class Retrainer:
         for i, case in enumerate(cases):
             if case in self._last_score:
                 score, version = self._last_score[case]
+                score = min(max(score, LEAST_SCORE), 1 - LEAST_SCORE)
                 logit = np.log(score) - np.log1p(-score)
                 evidence[i] = logit - self._tree(version).predict_logit(x[i : i + 1])[0]
         return evidence

@@ -20,6 +20,9 @@ from pipelines.replay import Sent, replay
 
 #: Told one line per step.
 Say = Callable[[str], None]
+#: A row of an event that was decided before leaves no trace unless it is a bad one:
+#: it counts as repeated once no new outcome came for this long.
+SETTLE_S = 5.0
 
 
 class StalledError(Exception):
@@ -99,7 +102,7 @@ def stream(
             decisions=ledger.decisions(),
             dead_letters=ledger.dead_letters(),
             sent=sent,
-            balance=ledger.balance(sent.total),
+            balance=ledger.balance(sent.total, sent.again),
             restarts=sum(jobs.restarts(local, job_id) for job_id in started),
             seconds=time.monotonic() - began,
         )
@@ -133,25 +136,28 @@ def _replay_and_follow(
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     told = last = time.monotonic()
-    accounted = 0
+    before: Balance | None = None
     while True:
         ledger.poll()
         now = time.monotonic()
         if errors:
             raise errors[0]
-        if ledger.accounted > accounted or sender.is_alive():
-            accounted, last = ledger.accounted, now
-        total = results[0].total if results else None
-        if total is not None and accounted >= total:
-            say(f"{accounted} of {total} events accounted for")
-            return results[0]
+        sent = results[0] if results else Sent()
+        balance = ledger.balance(sent.total, sent.again)
+        if balance != before or sender.is_alive():
+            before, last = balance, now
+        settled = not balance.repeated or now - last > SETTLE_S
+        if results and balance.lost <= 0 and settled:
+            say(f"{balance.accounted} of {sent.total} events accounted for")
+            return sent
         if now - last > stall_s:
             msg = (
-                f"{(total or 0) - accounted} of {total} events have no outcome and "
+                f"{balance.lost} of {sent.total} events have no outcome and "
                 f"nothing came for {stall_s:.0f} s; look at the jobs' logs in "
                 f"{local.home / 'logs'}"
             )
             raise StalledError(msg)
         if now - told > 5:
             told = now
-            say(f"{accounted} of {total or 'so far unknown'} events accounted for")
+            total = sent.total if results else "so far unknown"
+            say(f"{balance.accounted} of {total} events accounted for")

@@ -81,7 +81,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         more = {
             "events_in_by_modality": dict(done.sent.events),
-            "repeated": done.sent.repeated,
             "job_restarts": done.restarts,
             "seconds": round(done.seconds, 3),
         }

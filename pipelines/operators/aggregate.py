@@ -16,7 +16,8 @@ from automl.windows import ShardWindows
 from connectors.rows import EventRows
 from pipelines.operators.read import by_shard, letters_aside
 
-#: Appended state entries of a shard before they are pruned into one.
+#: Appended rows of a shard, at least, before its state is pruned into one entry; and
+#: as many as that entry holds, so that pruning costs the same per row at any size.
 COMPACT_AFTER = 512
 
 
@@ -59,7 +60,8 @@ class AggregateWindows(KeyedProcessFunction):
         """Open the shard's list of seen rows."""
         self._spec = TaskSpec.from_json(self._task)
         self._windows: dict[int, ShardWindows] = {}
-        self._entries: dict[int, int] = {}
+        self._appended: dict[int, int] = {}
+        self._compacted: dict[int, int] = {}
         self._seen = runtime_context.get_list_state(
             ListStateDescriptor("seen", Types.PICKLED_BYTE_ARRAY())
         )
@@ -97,21 +99,23 @@ class AggregateWindows(KeyedProcessFunction):
         entries = list(self._seen.get() or ())
         for columns in entries:
             windows.restore(pa.table(columns))
-        self._entries[shard] = len(entries)
+        sizes = [len(columns["event_time_ms"]) for columns in entries]
+        self._compacted[shard] = sizes[0] if sizes else 0
+        self._appended[shard] = sum(sizes[1:])
         return windows
 
     def _remember(self, shard: int, windows: ShardWindows, rows: EventRows) -> None:
         columns = {
             "entity_id": [str(x) for x in rows.columns[windows.entity_column]],
-            "event_time_ms": rows.event_time_ms,
-            **{f"column.{name}": rows.columns[name] for name in windows.columns},
+            "event_time_ms": rows.event_time_ms.tolist(),
+            **{f"column.{n}": rows.columns[n].tolist() for n in windows.columns},
         }
         self._seen.add(columns)
-        self._entries[shard] += 1
-        if self._entries[shard] > COMPACT_AFTER:
+        self._appended[shard] += len(rows)
+        if self._appended[shard] > max(COMPACT_AFTER, self._compacted[shard]):
             windows.prune()
             kept = windows.rows()
             self._seen.update(
                 [{n: kept.column(n).to_numpy() for n in kept.schema.names}]
             )
-            self._entries[shard] = 1
+            self._appended[shard], self._compacted[shard] = 0, kept.num_rows

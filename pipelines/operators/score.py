@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,11 @@ import numpy as np
 from pyflink.common import Row
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
-from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+from pyflink.datastream.state import (
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ValueStateDescriptor,
+)
 
 from automl.features import FeatureAssembler
 from automl.registry import ArtefactError
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
 
 #: How often a shard looks for media that waited too long and for old cases.
 TICK_MS = 1000
+#: Decisions made in one call at most, but for those of one frame.
+MOST_DUE = 512
 
 
 def next_tick(clock_ms: int) -> int:
@@ -47,8 +54,14 @@ class ScoreCases(KeyedProcessFunction):
     """Event rows, embeddings and model announcements of one shard to Kafka rows.
 
     The main output is `OUT`: frames of decisions, features and vectors, and one JSON
-    alert whenever the alert state of a case changes. State per shard: its open cases
-    (expiring `case_ttl_s` after their last event) and the model announced last.
+    alert whenever the alert state of a case changes. Decisions of all shards are made
+    together, `decide_wait_ms` after the first of them fell due: one call costs hardly
+    more than one decision does.
+
+    State per shard: its open cases (expiring `case_ttl_s` after their last event),
+    decisions that are due, and the model announced last. A decision leaves the state of
+    its shard when the shard is touched next, a second later at most; a failure between
+    makes it again, under the same id.
 
     Args:
         config: the job's settings, as a plain dict of `JobConfig`.
@@ -70,12 +83,20 @@ class ScoreCases(KeyedProcessFunction):
         self._cases = runtime_context.get_map_state(
             MapStateDescriptor("cases", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
         )
+        self._undecided = runtime_context.get_list_state(
+            ListStateDescriptor("undecided", Types.PICKLED_BYTE_ARRAY())
+        )
         self._announced = runtime_context.get_state(
             ValueStateDescriptor("model", Types.PICKLED_BYTE_ARRAY())
         )
+        # one partition per subtask, so that the revisions of a case stay in order
+        self._key = uuid.uuid4().hex
         self._touched_shards: set[int] = set()
         self._tried: dict[str, str] = {}
         self._waiting: dict[int, set[str]] = {}
+        self._due: list[tuple[int, Pending]] = []
+        self._due_at_ms = 0
+        self._decided: dict[int, dict[str, bool]] = {}
 
     def _use(self, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -87,10 +108,9 @@ class ScoreCases(KeyedProcessFunction):
         shard, body = ctx.get_current_key(), value
         timers = ctx.timer_service()
         clock_ms = timers.current_processing_time()
-        if shard not in self._touched_shards:
-            yield from self._first_touch(shard)
-            timers.register_processing_time_timer(next_tick(clock_ms))
+        yield from self._touch(shard, timers, clock_ms)
         if isinstance(body, dict):
+            yield from self._decide()  # what is due was due before the new model
             yield from self._swap(body)
             return
         landings, letters = (
@@ -107,17 +127,60 @@ class ScoreCases(KeyedProcessFunction):
             pending += land(case, landing, clock_ms)
             waiting = self._waiting[shard]
             (waiting.add if case.held else waiting.discard)(case_id)
-        yield from self._decide(shard, pending)
         for case_id, case in touched.items():
             self._cases.put(case_id, case)
+        if pending:
+            self._undecided.add(pending)
+        self._fall_due(shard, pending, timers, clock_ms)
+        if len(self._due) >= MOST_DUE:
+            yield from self._decide()
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
-        """Decide cases whose tabular event did not come; forget old cases."""
+        """Make the decisions that are due; once a tick, look after the shard."""
         shard = ctx.get_current_key()
         timers = ctx.timer_service()
         clock_ms = timers.current_processing_time()
+        yield from self._touch(shard, timers, clock_ms)
+        if timestamp % TICK_MS == 0:
+            self._release_waiting(shard, timers, clock_ms)
+            if timestamp // TICK_MS % 60 == 0:
+                self._forget(clock_ms - 1000 * self._config["case_ttl_s"])
+            timers.register_processing_time_timer(next_tick(clock_ms))
+        if clock_ms >= self._due_at_ms:
+            yield from self._decide()
+
+    def _touch(self, shard: int, timers: Any, clock_ms: int) -> Iterator[Row]:
+        """Bring the shard's state and memory in step."""
         if shard not in self._touched_shards:
-            yield from self._first_touch(shard)
+            self._touched_shards.add(shard)
+            self._waiting[shard] = {
+                case_id for case_id, case in self._cases.items() if case.held
+            }
+            announced = self._announced.value()
+            if announced is not None:
+                yield from self._swap(announced)
+            timers.register_processing_time_timer(next_tick(clock_ms))
+            restored = [one for part in self._undecided.get() or () for one in part]
+            self._fall_due(shard, restored, timers, clock_ms)
+        decided = self._decided.pop(shard, None)
+        if decided is not None:
+            self._undecided.clear()
+            for case_id, alerted in decided.items():
+                case = self._cases.get(case_id)
+                if case is not None and case.alerted != alerted:
+                    case.alerted = alerted
+                    self._cases.put(case_id, case)
+
+    def _fall_due(
+        self, shard: int, pending: list[Pending], timers: Any, clock_ms: int
+    ) -> None:
+        if pending and not self._due:
+            self._due_at_ms = clock_ms + self._config["decide_wait_ms"]
+            timers.register_processing_time_timer(self._due_at_ms)
+        self._due += [(shard, one) for one in pending]
+
+    def _release_waiting(self, shard: int, timers: Any, clock_ms: int) -> None:
+        """Decide cases whose tabular event did not come in time."""
         pending: list[Pending] = []
         for case_id in list(self._waiting[shard]):
             case = self._cases.get(case_id)
@@ -125,22 +188,9 @@ class ScoreCases(KeyedProcessFunction):
                 pending += release(case)
                 self._waiting[shard].discard(case_id)
                 self._cases.put(case_id, case)
-        yield from self._decide(shard, pending)
-        for one in pending:
-            self._cases.put(one.case.case_id, one.case)
-        if timestamp // TICK_MS % 60 == 0:
-            self._forget(clock_ms - 1000 * self._config["case_ttl_s"])
-        timers.register_processing_time_timer(next_tick(clock_ms))
-
-    def _first_touch(self, shard: int) -> Iterator[Any]:
-        """Bring memory in step with restored state, once per shard and start."""
-        self._touched_shards.add(shard)
-        self._waiting[shard] = {
-            case_id for case_id, case in self._cases.items() if case.held
-        }
-        announced = self._announced.value()
-        if announced is not None:
-            yield from self._swap(announced)
+        if pending:
+            self._undecided.add(pending)
+        self._fall_due(shard, pending, timers, clock_ms)
 
     def _forget(self, before_ms: int) -> None:
         old = [i for i, case in self._cases.items() if case.touched_ms < before_ms]
@@ -221,9 +271,12 @@ class ScoreCases(KeyedProcessFunction):
             )
         return landings, letters
 
-    def _decide(self, shard: int, pending: list[Pending]) -> Iterator[Row]:
-        if not pending:
+    def _decide(self) -> Iterator[Row]:
+        """Make every decision that is due, of whatever shard."""
+        due, self._due = self._due, []
+        if not due:
             return
+        pending = [one for _, one in due]
         manifest = self._scorer.manifest
         x, vectors, mask = inputs(
             pending, features=len(manifest.features), width=manifest.width
@@ -233,10 +286,23 @@ class ScoreCases(KeyedProcessFunction):
         reasons = dict(
             zip(told, self._scorer.reasons(x, scored, mask, told), strict=True)
         )
+        alerted = self._alerted_before(due)
         for topic, key, value in self._frames(
-            manifest, pending, x, mask, scored, reasons, now_ms()
+            manifest, pending, x, mask, scored, reasons, alerted, now_ms()
         ):
-            yield out_row(self._topic(topic), key or str(shard), value)
+            yield out_row(self._topic(topic), key or self._key, value)
+        for shard, one in due:
+            case_id = one.case.case_id
+            self._decided.setdefault(shard, {})[case_id] = alerted[case_id]
+
+    def _alerted_before(self, due: list[tuple[int, Pending]]) -> dict[str, bool]:
+        """Whether each case was alerted last; later news is not in the state yet."""
+        alerted: dict[str, bool] = {}
+        for shard, one in due:
+            case_id = one.case.case_id
+            news = self._decided.get(shard, {}).get(case_id, one.case.alerted)
+            alerted.setdefault(case_id, news)
+        return alerted
 
     def _topic(self, name: str) -> str:
         return str(self._config["prefix"]) + name

@@ -1,9 +1,14 @@
+import pickle
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from connectors.codec import decode_frame
+from connectors.codec import decode_frame, encode_frame
+from connectors.events import EventReader
 from connectors.records import DeadLetter, Place
-from connectors.rows import EventRows, Origins, concat_rows
+from connectors.rows import ADDED_PREFIX, EventRows, Origins, concat_rows
+from connectors.schemas import TIME
 
 JSON = Place(topic="t", partition=0, offset=1)
 FRAME = Place(topic="t", partition=2, offset=3)
@@ -20,8 +25,11 @@ def rows(ids, origins):
         columns={
             "amount": np.arange(len(ids)) * 1.5,
             "customer": np.array([f"c-{i}" for i in ids], dtype=object),
-            "windows": np.ones((len(ids), 2)),
+            "foreign": np.arange(len(ids)) % 2.0,
+            "vector": np.ones((len(ids), 2)),
+            "windows.customer": np.ones((len(ids), 2)),
         },
+        bools=("foreign",),
     )
 
 
@@ -51,7 +59,8 @@ def test_taken_rows_keep_the_place_they_came_from(mixed):
     assert some.case_id == ["case-c", "case-z"]
     assert some.event_time_ms.tolist() == [1002, 1000]
     assert some.columns["customer"].tolist() == ["c-c", "c-z"]
-    assert some.columns["windows"].shape == (2, 2)
+    assert some.columns["vector"].shape == (2, 2)
+    assert some.bools == ("foreign",)
     letter = some.dead_letter(0, kind="late", reason="r")
     assert (letter.place, letter.row) == (FRAME, 9)
 
@@ -75,7 +84,86 @@ def test_the_dead_letter_of_a_frame_row_is_a_frame_of_that_row(mixed):
     assert found[0]["event_id"] == "b"
     assert found[0]["event_time"].timestamp() == 1.001
     assert found[0]["amount"] == 1.5
-    assert found[0]["windows"] == [1.0, 1.0]
+    assert found[0]["foreign"] is True
+    assert found[0]["vector"] == [1.0, 1.0]
+
+
+def test_what_operators_added_is_not_in_a_dead_letter(mixed):
+    letter = mixed.dead_letter(2, kind="late", reason="too old")
+    names = decode_frame(letter.value).schema.names
+    assert not [name for name in names if name.startswith(ADDED_PREFIX)]
+
+
+KINDS = {
+    "amount": "number",
+    "foreign": "bool",
+    "note": "string",
+    "customer": "id",
+    "windows.open": "number",
+}
+
+
+def frame(*bad):
+    """Three payments; the rows in `bad` have no amount."""
+    return encode_frame(
+        pa.RecordBatch.from_pydict(
+            {
+                "event_id": ["e0", "e1", "e2"],
+                "case_id": ["k0", "k1", "k2"],
+                "event_time": pa.array([1_760_000_000_000 + i for i in range(3)], TIME),
+                "created_ms": [5, 6, 7],
+                "amount": [None if i in bad else 1.5 * i for i in range(3)],
+                "foreign": [False, True, False],
+                "note": ["", "b", "c"],
+                "customer": [10, 11, 12],
+                "windows.open": [1.0, 2.0, 3.0],
+                "not needed": ["x", "y", "z"],
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize("copies", [1, 9])
+@pytest.mark.parametrize("bad", [(), (2,)])
+def test_the_dead_letter_of_a_valid_row_is_read_as_that_row_again(bad, copies):
+    reader = EventReader("tabular", columns=KINDS, now_ms=lambda: 1_760_000_001_000)
+    read, _ = reader.read(frame(*bad), FRAME)
+    read.columns["windows.customer"] = np.ones((len(read), 2))
+    read = pickle.loads(pickle.dumps(concat_rows([read] * copies)))  # as they travel
+    for row in range(2):
+        letter = read.dead_letter(row, kind="late", reason="too old")
+        again, letters = reader.read(letter.value, FRAME)
+        assert letters == []
+        assert again.event_id == [f"e{row}"]
+        assert again.case_id == [f"k{row}"]
+        assert again.event_time_ms.tolist() == [1_760_000_000_000 + row]
+        assert again.created_ms.tolist() == [5 + row]
+        assert {n: v.tolist() for n, v in again.columns.items()} == {
+            "amount": [1.5 * row],
+            "foreign": [float(row)],
+            "note": [["", "b"][row]],
+            "customer": [str(10 + row)],
+            "windows.open": [1.0 + row],
+        }
+
+
+@pytest.mark.parametrize(
+    ("modality", "column", "content"),
+    [("text", "text", "hello"), ("image", "payload", b"\x00\xff")],
+)
+def test_the_dead_letter_of_a_medium_is_read_again(modality, column, content):
+    reader = EventReader(modality, now_ms=lambda: 1_760_000_001_000)
+    table = {
+        "event_id": ["e"],
+        "case_id": ["k"],
+        "event_time": pa.array([1_760_000_000_000], TIME),
+        column: [content],
+    }
+    read, _ = reader.read(encode_frame(pa.RecordBatch.from_pydict(table)), FRAME)
+    letter = read.dead_letter(0, kind="unreadable", reason="r")
+    again, letters = reader.read(letter.value, FRAME)
+    assert letters == []
+    assert again.columns[column].tolist() == [content]
 
 
 def test_one_part_is_not_copied(mixed):

@@ -118,6 +118,19 @@ def test_an_equal_payload_is_decoded_and_encoded_once(spec, archive):
     assert not vectors[:, 2:].any()
 
 
+def test_every_event_with_an_unreadable_payload_has_its_own_letter(spec, archive):
+    text = archive.tables["text"]
+    bad = pa.array(["bad", "hello", "bad", "bad"])
+    archive.tables["text"] = text.set_column(3, "text", bad)
+    encoder = Counting("text")
+    found = join(spec, archive, {"text": encoder})
+    letters = [x for x in found.dead if x.modality == "text"]
+    assert sorted(x.event_id for x in letters) == ["t1", "t3", "t4"]
+    assert {x.reason for x in letters} == {"unreadable on purpose"}
+    assert encoder.decoded == 2
+    assert found.mask[:, 1].tolist() == [False, True]
+
+
 def test_batches_do_not_change_embeddings(spec, archive):
     encoders = {"tabular": Counting("tabular"), "text": Counting("text")}
     found = join(spec, archive, encoders)
@@ -164,6 +177,9 @@ def test_an_archive_of_bad_payments_shows_the_first_reason(spec, archive):
 
 def test_labels_are_those_of_the_cases_asked_for(archive):
     assert labels_of(archive, ["a", "b", "z"]).tolist() == [-1, 1, 0]
+    unknown = archive.labels.set_column(2, "label", pa.array([None, 0], pa.int8()))
+    empty = Archive(tables={}, labels=unknown)
+    assert labels_of(empty, ["b", "z"]).tolist() == [-1, 0]
     none = Archive(tables={}, labels=None)
     assert labels_of(none, ["a", "b"]).tolist() == [-1, -1]
 
@@ -185,3 +201,20 @@ def test_days_are_from_their_first_to_before_their_last_millisecond(since, until
     table = table.set_column(1, "event_time", table["event_time"].cast(TIME))
     found = between(Archive(tables={"text": table}, labels=None), since, until)
     assert found.tables["text"]["event_id"].to_pylist() == kept
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "kept"),
+    [
+        (None, None, ["1", "none"]),
+        ("2025-10-10", None, ["none"]),
+        (None, "2025-10-10", ["1", "none"]),
+    ],
+)
+def test_an_event_without_a_time_is_outside_no_day(since, until, kept):
+    at = pa.array([1_000_000_000_000, None], pa.int64()).cast(TIME)
+    table = pa.table({"event_id": ["1", "none"], "event_time": at})
+    archive = Archive(tables={"text": table}, labels=None)
+    found = between(archive, since, until)
+    assert found.tables["text"]["event_id"].to_pylist() == kept
+    assert (found is archive) == (since is None and until is None)

@@ -1,9 +1,10 @@
 import pyarrow as pa
 import pytest
 
-from connectors.archive import write_archive
+from connectors.archive import Archive, write_archive
 from connectors.codec import decode_frame
 from connectors.demo import DemoWorld
+from connectors.schemas import TIME
 from pipelines import replay as module
 from pipelines.replay import Sent, replay
 
@@ -94,12 +95,35 @@ def test_a_rate_is_held(sending, archive, monkeypatch):
 def test_an_event_id_sent_before_is_told_apart(sending, archive, tmp_path):
     _, past = archive
     table = past.tables["text"]
-    twice = pa.concat_tables([table, table.slice(0, 3)])
-    past.tables["text"] = twice
+    thrice = pa.concat_tables([table, table.slice(0, 3), table.slice(0, 1)])
+    past.tables["text"] = thrice
     write_archive(tmp_path / "again", past)
     sent = replay(tmp_path / "again", "b:1")
-    assert sent.repeated == 3
-    assert sent.events["text"] == len(table)
+    cases, ids = (table[name].to_pylist() for name in ("case_id", "event_id"))
+    assert sent.again == {
+        (cases[0], "text", ids[0]): 2,
+        (cases[1], "text", ids[1]): 1,
+        (cases[2], "text", ids[2]): 1,
+    }
+    assert sent.repeated == 4
+    assert sent.events["text"] == len(table) + 4
+    assert sent.total == past.events
+
+
+def test_one_id_in_two_cases_and_no_id_are_no_repetition(sending, tmp_path):
+    table = pa.table(
+        {
+            "event_id": ["1", "1", None, None],
+            "case_id": ["a", "b", "a", "a"],
+            "event_time": pa.array([AT_MS] * 4, TIME),
+            "text": ["x"] * 4,
+        }
+    )
+    image = table.rename_columns(["event_id", "case_id", "event_time", "payload"])
+    image = image.set_column(3, "payload", image["payload"].cast(pa.binary()))
+    write_archive(tmp_path, Archive(tables={"text": table, "image": image}))
+    sent = replay(tmp_path, "b:1")
+    assert (sent.total, sent.repeated) == (8, 0)
 
 
 def test_large_rows_travel_in_frames_of_their_own(sending, archive, monkeypatch):
