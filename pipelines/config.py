@@ -42,7 +42,8 @@ class JobConfig:
         model_folder: folder of the model version to start with.
         prefix: put before every topic name; keeps runs apart.
         nodes: parallelism, one TaskManager slot each.
-        shards: keyed state is split in this many parts; it bounds `nodes`.
+        shards: keyed state is split in this many parts; it bounds `nodes`. After a
+            checkpoint Flink copies a part when it is touched: small parts, short waits.
         batch_rows: encode job: payloads encoded in one call.
         batch_wait_ms: encode job: longest wait for a batch to fill.
         cached_vectors: encode job: vectors kept by content, per node.
@@ -58,14 +59,14 @@ class JobConfig:
     model_folder: str
     prefix: str = ""
     nodes: int = 1
-    shards: int = 16
+    shards: int = 256
     batch_rows: int = 16
     batch_wait_ms: int = 20
     cached_vectors: int = 4096
     decide_wait_ms: int = 8
     media_wait_ms: int = 10_000
-    case_ttl_s: int = 3600
-    checkpoint_ms: int = 5000
+    case_ttl_s: int = 600
+    checkpoint_ms: int = 10_000
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

@@ -16,9 +16,10 @@ def environment(
 ) -> tuple[StreamExecutionEnvironment, StreamTableEnvironment]:
     """Environments with the settings that latency and recovery rest on.
 
-    Thread mode runs Python inside the TaskManager (no bundle waits, no second
-    process); a buffer leaves with every row (a timeout of 1 ms keeps a thread per task awake); objects are reused between operators; restarts
-    never stop, since no event may be lost.
+    Thread mode runs Python inside the TaskManager (no bundle waits, no second process);
+    a buffer leaves with every row (a timeout of 1 ms keeps a thread per task awake);
+    objects are reused between operators; restarts never stop, since no event may be
+    lost.
     """
     flink = Configuration()
     for key, value in {

@@ -148,9 +148,13 @@ class Scorer:
         if not rows:
             return []
         some = mask[rows]
-        deltas = self.fusion.leave_one_out(
-            scored.vectors[rows], some, scored.tree_logit[rows]
-        )
+        deltas = np.zeros(some.shape)
+        media = np.flatnonzero(some.sum(axis=1) > some[:, TABULAR])
+        if len(media):
+            fused = np.asarray(rows)[media]
+            deltas[media] = self.fusion.leave_one_out(
+                scored.vectors[fused], some[media], scored.tree_logit[fused]
+            )
         parts = self.tree.contributions(np.nan_to_num(features[rows]))
         parts[~some[:, TABULAR]] = 0.0
         return [

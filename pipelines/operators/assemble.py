@@ -60,6 +60,23 @@ class Case:
     alerted: bool = False
     touched_ms: int = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled small: the shard keeps a case for minutes, and every checkpoint."""
+        contents = {i: (c.dtype.char, c.tobytes()) for i, c in self.contents.items()}
+        seen = [*self.seen]
+        flags = (self.held, self.revisions, self.alerted, self.touched_ms)
+        return _unpickled, (self.case_id, seen, contents, flags)
+
+
+def _unpickled(
+    case_id: str,
+    seen: list[tuple[int, str]],
+    contents: dict[int, tuple[str, bytes]],
+    flags: tuple[list[Landing], int, bool, int],
+) -> Case:
+    arrays = {i: np.frombuffer(raw, char) for i, (char, raw) in contents.items()}
+    return Case(case_id, set(seen), arrays, *flags)
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:

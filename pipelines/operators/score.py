@@ -39,15 +39,17 @@ from pipelines.operators.read import letters_out, now_ms
 if TYPE_CHECKING:
     from pipelines.scorer import Scorer
 
-#: How often a shard looks for media that waited too long and for old cases.
+#: How often a shard with work looks for media that waited too long.
 TICK_MS = 1000
+#: How often a shard looks for cases to forget.
+SWEEP_MS = 60_000
 #: Decisions made in one call at most, but for those of one frame.
 MOST_DUE = 512
 
 
-def next_tick(clock_ms: int) -> int:
+def next_tick(clock_ms: int, every_ms: int = TICK_MS) -> int:
     """The next whole tick: one timer per shard, however often a job restarts."""
-    return (clock_ms // TICK_MS + 1) * TICK_MS
+    return (clock_ms // every_ms + 1) * every_ms
 
 
 class ScoreCases(KeyedProcessFunction):
@@ -131,6 +133,8 @@ class ScoreCases(KeyedProcessFunction):
             self._cases.put(case_id, case)
         if pending:
             self._undecided.add(pending)
+        # a tick later the shard drops what was decided, and looks at what waits
+        timers.register_processing_time_timer(next_tick(clock_ms))
         self._fall_due(shard, pending, timers, clock_ms)
         if len(self._due) >= MOST_DUE:
             yield from self._decide()
@@ -143,9 +147,11 @@ class ScoreCases(KeyedProcessFunction):
         yield from self._touch(shard, timers, clock_ms)
         if timestamp % TICK_MS == 0:
             self._release_waiting(shard, timers, clock_ms)
-            if timestamp // TICK_MS % 60 == 0:
-                self._forget(clock_ms - 1000 * self._config["case_ttl_s"])
-            timers.register_processing_time_timer(next_tick(clock_ms))
+            if self._waiting[shard]:
+                timers.register_processing_time_timer(next_tick(clock_ms))
+        if timestamp % SWEEP_MS == 0:
+            self._forget(clock_ms - 1000 * self._config["case_ttl_s"])
+            timers.register_processing_time_timer(next_tick(clock_ms, SWEEP_MS))
         if clock_ms >= self._due_at_ms:
             yield from self._decide()
 
@@ -159,7 +165,7 @@ class ScoreCases(KeyedProcessFunction):
             announced = self._announced.value()
             if announced is not None:
                 yield from self._swap(announced)
-            timers.register_processing_time_timer(next_tick(clock_ms))
+            timers.register_processing_time_timer(next_tick(clock_ms, SWEEP_MS))
             restored = [one for part in self._undecided.get() or () for one in part]
             self._fall_due(shard, restored, timers, clock_ms)
         decided = self._decided.pop(shard, None)
