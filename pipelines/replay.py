@@ -56,12 +56,15 @@ def replay(
 ) -> Sent:
     """Publish every row once, in global event-time order.
 
+    Tabular rows go one to a value: a frame of many is taken apart by the shards of its
+    first entity, and the next entity would meet its rows out of order.
+
     Args:
         archive: folder of Parquet files.
         bootstrap: HOST:PORT of the broker.
         prefix: topic prefix of the run.
         rate: events per second, or None for as fast as the broker takes them.
-        frame_rows: most rows of one Kafka value.
+        frame_rows: most rows of one Kafka value of media.
         progress: told the number of events sent so far.
     """
     sent = Sent()
@@ -73,7 +76,7 @@ def replay(
             if rate is not None:
                 ahead_s = count / rate - (time.monotonic() - began)
                 time.sleep(max(0.0, ahead_s))
-            for part in _small_enough(batch):
+            for part in _parts(modality, batch):
                 frame = encode_frame(with_created_ms(part, now_ms()))
                 key = str(part.column("case_id")[0].as_py())
                 producer.send(prefix + event_topic(modality), frame, key=key)
@@ -93,6 +96,14 @@ def replay(
                 progress(count)
         producer.flush(timeout_s=300)
     return sent
+
+
+def _parts(modality: str, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """What goes into one Kafka value each."""
+    if modality == "tabular":
+        yield from (batch.slice(row, 1) for row in range(batch.num_rows))
+    else:
+        yield from _small_enough(batch)
 
 
 def _small_enough(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

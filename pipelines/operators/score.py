@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from collections.abc import Iterator
@@ -96,6 +97,8 @@ class ScoreCases(KeyedProcessFunction):
         self._touched_shards: set[int] = set()
         self._tried: dict[str, str] = {}
         self._waiting: dict[int, set[str]] = {}
+        # when each case was touched, oldest first
+        self._touched_ms: dict[int, dict[str, int]] = {}
         self._due: list[tuple[int, Pending]] = []
         self._due_at_ms = 0
         self._decided: dict[int, dict[str, bool]] = {}
@@ -129,8 +132,11 @@ class ScoreCases(KeyedProcessFunction):
             pending += land(case, landing, clock_ms)
             waiting = self._waiting[shard]
             (waiting.add if case.held else waiting.discard)(case_id)
+        ages = self._touched_ms[shard]
         for case_id, case in touched.items():
             self._cases.put(case_id, case)
+            ages.pop(case_id, None)
+            ages[case_id] = clock_ms
         if pending:
             self._undecided.add(pending)
         # a tick later the shard drops what was decided, and looks at what waits
@@ -150,7 +156,7 @@ class ScoreCases(KeyedProcessFunction):
             if self._waiting[shard]:
                 timers.register_processing_time_timer(next_tick(clock_ms))
         if timestamp % SWEEP_MS == 0:
-            self._forget(clock_ms - 1000 * self._config["case_ttl_s"])
+            self._forget(shard, clock_ms - 1000 * self._config["case_ttl_s"])
             timers.register_processing_time_timer(next_tick(clock_ms, SWEEP_MS))
         if clock_ms >= self._due_at_ms:
             yield from self._decide()
@@ -159,9 +165,11 @@ class ScoreCases(KeyedProcessFunction):
         """Bring the shard's state and memory in step."""
         if shard not in self._touched_shards:
             self._touched_shards.add(shard)
-            self._waiting[shard] = {
-                case_id for case_id, case in self._cases.items() if case.held
-            }
+            cases = [*self._cases.values()]
+            self._waiting[shard] = {case.case_id for case in cases if case.held}
+            cases.sort(key=lambda case: case.touched_ms)
+            ages = {case.case_id: case.touched_ms for case in cases}
+            self._touched_ms[shard] = ages
             announced = self._announced.value()
             if announced is not None:
                 yield from self._swap(announced)
@@ -198,9 +206,11 @@ class ScoreCases(KeyedProcessFunction):
             self._undecided.add(pending)
         self._fall_due(shard, pending, timers, clock_ms)
 
-    def _forget(self, before_ms: int) -> None:
-        old = [i for i, case in self._cases.items() if case.touched_ms < before_ms]
+    def _forget(self, shard: int, before_ms: int) -> None:
+        ages = self._touched_ms[shard]
+        old = list(itertools.takewhile(lambda case_id: ages[case_id] < before_ms, ages))
         for case_id in old:
+            del ages[case_id]
             self._cases.remove(case_id)
 
     def _swap(self, announced: dict[str, Any]) -> Iterator[Any]:
