@@ -32,14 +32,16 @@ class Topic:
 TOPICS: dict[str, Topic] = {
     topic.name: topic
     for topic in (
-        Topic(name="events.tabular", record="Event", key="case_id"),
+        # one partition: a replay after a failure meets the events of an entity in the
+        # same order, and so gives the same features
+        Topic(name="events.tabular", record="Event", key="case_id", partitions=1),
         Topic(name="events.text", record="Event", key="case_id"),
         Topic(name="events.image", record="Event", key="case_id"),
         Topic(name="events.audio", record="Event", key="case_id"),
         Topic(name="embeddings", record="Embedding", key="case shard"),
-        Topic(name="features", record="FeatureRow", key="case shard"),
-        Topic(name="vectors", record="Embedding", key="case shard"),
-        Topic(name="decisions", record="Decision", key="case shard"),
+        Topic(name="features", record="FeatureRow", key="subtask"),
+        Topic(name="vectors", record="Embedding", key="case shard or subtask"),
+        Topic(name="decisions", record="Decision", key="subtask"),
         Topic(name="alerts", record="Decision (JSON)", key="case_id"),
         Topic(name="labels", record="Label", key="case_id"),
         Topic(

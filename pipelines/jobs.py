@@ -106,7 +106,10 @@ def failure(stack: Stack, job_id: str) -> str:
 def restarts(stack: Stack, job_id: str) -> int:
     """How often the job was restarted after a failure."""
     found = _get(stack, f"/jobs/{job_id}/metrics?get=numRestarts")
-    return int(found[0]["value"]) if found else 0
+    counted = int(found[0]["value"]) if found else 0
+    # the metric is some seconds old; the history is not, but it keeps 16 entries
+    history = _get(stack, f"/jobs/{job_id}/exceptions").get("exceptionHistory", {})
+    return max(counted, len(history.get("entries", [])))
 
 
 def running_jobs(stack: Stack) -> dict[str, str]:

@@ -84,8 +84,7 @@ def stream(
         prefix=prefix,
         nodes=nodes,
     )
-    # one partition keeps the archive's order for every entity
-    create_topics(local.bootstrap, prefix=prefix, partitions={"events.tabular": 1})
+    create_topics(local.bootstrap, prefix=prefix)
     short = 2 * nodes - jobs.free_slots(local)
     if short > 0:
         local = stack.scale(local, local.nodes + short, say=say)

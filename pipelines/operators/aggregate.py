@@ -13,7 +13,7 @@ from pyflink.datastream.state import ListStateDescriptor
 
 from automl.task import TaskSpec
 from automl.windows import ShardWindows
-from connectors.rows import EventRows
+from connectors.rows import ADDED_PREFIX, EventRows
 from pipelines.operators.read import by_shard, letters_aside
 
 #: Appended rows of a shard, at least, before its state is pruned into one entry; and
@@ -23,7 +23,7 @@ COMPACT_AFTER = 512
 
 def windows_column(entity: str) -> str:
     """Name of the (B, V) column that carries an entity's window features."""
-    return f"windows.{entity}"
+    return f"{ADDED_PREFIX}{entity}"
 
 
 class AggregateWindows(KeyedProcessFunction):

@@ -139,8 +139,8 @@ class ScoreCases(KeyedProcessFunction):
             ages[case_id] = clock_ms
         if pending:
             self._undecided.add(pending)
-        # a tick later the shard drops what was decided, and looks at what waits
-        timers.register_processing_time_timer(next_tick(clock_ms))
+        if self._waiting[shard]:
+            timers.register_processing_time_timer(next_tick(clock_ms))
         self._fall_due(shard, pending, timers, clock_ms)
         if len(self._due) >= MOST_DUE:
             yield from self._decide()
@@ -188,9 +188,14 @@ class ScoreCases(KeyedProcessFunction):
     def _fall_due(
         self, shard: int, pending: list[Pending], timers: Any, clock_ms: int
     ) -> None:
-        if pending and not self._due:
-            self._due_at_ms = clock_ms + self._config["decide_wait_ms"]
-            timers.register_processing_time_timer(self._due_at_ms)
+        if not pending:
+            return
+        latest_ms = clock_ms + self._config["decide_wait_ms"]
+        if not self._due:
+            self._due_at_ms = latest_ms
+            timers.register_processing_time_timer(latest_ms)
+        # a tick after they are made, the shard drops them from its state
+        timers.register_processing_time_timer(next_tick(latest_ms))
         self._due += [(shard, one) for one in pending]
 
     def _release_waiting(self, shard: int, timers: Any, clock_ms: int) -> None:

@@ -10,8 +10,10 @@ from connectors.schemas import (
     LABELS,
     TIME,
     dead_letters_frame,
+    feature_names,
     features_schema,
     frame_of,
+    rows_of_list,
     vectors_schema,
 )
 
@@ -50,10 +52,34 @@ def test_vectors_keep_their_width_and_values():
     assert batch.column("event_time").cast(pa.int64()).to_pylist()[1] % 1000 == 123
 
 
-def test_features_are_named_so_that_they_cannot_meet_a_key():
-    schema = features_schema(["amount", "case_id"])
-    assert schema.names[-2:] == ["f.amount", "f.case_id"]
-    assert len(set(schema.names)) == len(schema.names)
+def test_features_are_one_list_and_their_names_travel_with_the_frame():
+    names = ("hour<=6", "amount", "case_id")  # a feature may be named like a key
+    x = np.array([[1.5, np.nan, -0.0], [1e308, 5e-324, 3.0]])
+    frame = frame_of(
+        features_schema(names),
+        {
+            "event_id": ["a", "b"],
+            "case_id": ["c", "d"],
+            "event_time": np.array([1, 2]),
+            "created_ms": [0, 5],
+            "model_name": ["m", "m"],
+            "model_version": [1, 2],
+            "values": x,
+        },
+    )
+    batch = decode_frame(frame)
+    assert feature_names(batch.schema) == list(names)
+    assert batch.schema.names.count("case_id") == 1
+    assert batch.column("case_id").to_pylist() == ["c", "d"]
+    found = rows_of_list(batch.column("values"))
+    assert found.shape == (2, 3)
+    assert found.tobytes() == x.tobytes()
+
+
+def test_rows_of_a_slice_of_a_list_are_those_of_the_slice():
+    values = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 2, 3, 4, 5, 6]), 2)
+    assert rows_of_list(values[1:]).tolist() == [[3, 4], [5, 6]]
+    assert rows_of_list(values[3:]).shape == (0, 2)
 
 
 def test_a_missing_column_is_named():

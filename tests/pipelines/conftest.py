@@ -148,8 +148,8 @@ class MapState(_State):
     def remove(self, key: str) -> None:
         self._map.pop(key, None)
 
-    def items(self) -> list[tuple[str, Any]]:
-        return [(k, pickle.loads(v)) for k, v in self._map.items()]
+    def values(self) -> list[Any]:
+        return [pickle.loads(v) for v in self._map.values()]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from automl.registry import load_manifest
 from connectors.codec import decode_frame
-from connectors.schemas import DECISIONS
+from connectors.schemas import DECISIONS, feature_names
 from pipelines.decide import decision_frames
 from pipelines.operators.assemble import Case, Landing, decision_id, inputs, land
 from pipelines.scorer import Scored
@@ -42,9 +42,19 @@ def scored_as(*scores):
     )
 
 
-def frames(manifest, pending, scored, reasons=None):
+def scored_none(*scores):
+    scored = scored_as(*scores)
+    scored.fused[:] = 0
+    return scored
+
+
+def frames(manifest, pending, scored, reasons=None, alerted=None):
     x, _, mask = inputs(pending, features=6, width=WIDTH)
-    out = decision_frames(manifest, pending, x, mask, scored, reasons or {}, DECIDED_MS)
+    if alerted is None:
+        alerted = {"a": False, "b": False}
+    out = decision_frames(
+        manifest, pending, x, mask, scored, reasons or {}, alerted, DECIDED_MS
+    )
     found = {}
     for topic, key, value in out:
         if topic == "alerts":
@@ -93,34 +103,49 @@ def test_a_decision_is_one_row_with_all_it_rests_on(manifest, pending):
 
 
 def test_features_leave_for_payments_alone(manifest, pending):
-    rows = frames(manifest, pending, scored_as(0.1, 0.9, 0.2))["features"].to_pylist()
+    found = frames(manifest, pending, scored_as(0.1, 0.9, 0.2))["features"]
+    assert feature_names(found.schema) == list(manifest.features)
+    rows = found.to_pylist()
     assert [r["event_id"] for r in rows] == ["a.tab", "b.tab"]
-    assert [r["f.amount"] for r in rows] == [0.0, 10.0]
-    assert [r["f.visits"] for r in rows] == [5.0, 15.0]
+    assert [r["case_id"] for r in rows] == ["a", "b"]
+    assert [r["values"] for r in rows] == [
+        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+        [10.0, 11.0, 12.0, 13.0, 14.0, 15.0],
+    ]
     assert "features" not in frames(manifest, pending[2:], scored_as(0.1))
 
 
-def test_vectors_are_the_fused_one_of_each_case_and_new_tabular_ones(manifest, pending):
+def test_the_fused_vector_of_each_case_as_it_now_stands_leaves(manifest, pending):
     scored = scored_as(0.1, 0.9, 0.2)
     rows = frames(manifest, pending, scored)["vectors"].to_pylist()
     assert [(r["event_id"], r["modality"]) for r in rows] == [
         ("a/fused", "fused"),
         ("b/fused", "fused"),
-        ("a.tab", "tabular"),
-        ("b.tab", "tabular"),
     ]
     # case a as it stands after its text, the third row of the batch
     assert rows[0]["vector"] == scored.fused[2].tolist()
     assert rows[1]["vector"] == scored.fused[1].tolist()
-    assert rows[2]["vector"] == [0.5] * WIDTH
-    prints = manifest.fingerprints
-    assert [r["fingerprint"] for r in rows] == [prints["fused"]] * 2 + [
-        prints["tabular"]
-    ] * 2
+    assert {r["fingerprint"] for r in rows} == {manifest.fingerprints["fused"]}
+
+
+def test_a_case_without_media_has_no_fused_vector(manifest, pending):
+    scored = scored_as(0.1, 0.9, 0.2)
+    scored.fused[:2] = 0  # the payments, each scored by the trees alone
+    rows = frames(manifest, pending, scored)["vectors"].to_pylist()
+    assert [r["event_id"] for r in rows] == ["a/fused"]
+    assert rows[0]["vector"] == scored.fused[2].tolist()
+    assert set(frames(manifest, pending[:2], scored_none(0.1, 0.9))) == {
+        "decisions",
+        "features",
+        "alerts",
+    }
 
 
 def test_an_alert_leaves_at_every_change_of_its_case(manifest, pending):
-    found = frames(manifest, pending, scored_as(0.7, 0.1, 0.2), {0: [{"why": 1}]})
+    alerted = {"a": False, "b": True}
+    reasons = {0: [{"why": 1}]}
+    scored = scored_as(0.7, 0.9, 0.2)
+    found = frames(manifest, pending, scored, reasons, alerted)
     told = [(key, a["revision"], a["alert"]) for key, a in found["alerts"]]
     assert told == [("a", 0, True), ("a", 1, False)]
     first = found["alerts"][0][1]
@@ -129,12 +154,16 @@ def test_an_alert_leaves_at_every_change_of_its_case(manifest, pending):
     assert first["gates"] == {"tabular": 1, "text": 0.25, "image": 0, "audio": 0}
     assert first["event_time"] == "2025-10-09T08:53:20.123000+00:00"
     assert first["decided_at"] == "2025-10-09T08:53:20.456000+00:00"
-    assert not pending[0].case.alerted
+    # brought up to date, for the decisions to come
+    assert alerted == {"a": False, "b": True}
+    frames(manifest, pending[:1], scored_as(0.7), alerted=alerted)
+    assert alerted == {"a": True, "b": True}
 
 
 def test_an_alert_that_stays_is_not_told_again(manifest, pending):
-    pending[0].case.alerted = True
-    assert "alerts" not in frames(manifest, pending, scored_as(0.7, 0.1, 0.8))
+    scored = scored_as(0.7, 0.1, 0.8)
+    alerted = {"a": True, "b": False}
+    assert "alerts" not in frames(manifest, pending, scored, alerted=alerted)
 
 
 def test_scores_have_six_digits_so_that_batches_do_not_show(manifest, pending):

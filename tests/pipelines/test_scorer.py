@@ -33,7 +33,9 @@ def test_the_trees_speak_alone_when_no_medium_is_there(scorer):
     scored = scorer.score(x, vectors, mask)
     assert scored.tree_logit.tolist() == scorer.tree.predict_logit(x).tolist()
     assert logit(scored.score) == pytest.approx(scored.tree_logit, abs=1e-5)
-    assert scored.gates[0, 1:].tolist() == [0, 0, 0]
+    assert scored.gates.tolist() == [[1, 0, 0, 0]]
+    assert not scored.fused.any()
+    assert not scored.vectors[:, 0].any()
 
 
 def test_without_a_payment_the_prior_stands_in(scorer):
@@ -46,7 +48,9 @@ def test_without_a_payment_the_prior_stands_in(scorer):
 def test_media_move_the_score_and_leave_a_unit_vector(scorer):
     scored = scorer.score(*cases("t", "ta", "tai"))
     assert len(set(scored.score.tolist())) == 3
-    assert np.linalg.norm(scored.fused, axis=1) == pytest.approx(1, abs=1e-5)
+    # nothing is fused where there are no media
+    lengths = np.linalg.norm(scored.fused, axis=1)
+    assert lengths.tolist() == pytest.approx([0, 1, 1], abs=1e-5)
     assert (scored.gates > 0).tolist() == [
         [True, False, False, False],
         [True, True, False, False],

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from connectors.feature_rows import VALUES
+from connectors.records import Place
+from connectors.rows import EventRows, Origins
 from encoders import load_encoders
 from pipelines.operators.encode import EncodeMedia, VectorCache
 from pipelines.operators.read import shard_of
@@ -214,6 +217,33 @@ def test_an_event_without_an_encoder_is_a_dead_letter(runtime, operator, event, 
     (letter,) = found["run.dead-letters"]
     assert letter["kind"] == "mismatch"
     assert "audio" in letter["reason"]
+
+
+def test_features_are_encoded_to_vectors_and_to_nothing_else(
+    runtime, operator, encoders, tables
+):
+    x = np.array([[90.0, 0, 50, 50, 50, 50], [10.0, 1, 2, np.nan, 1, 1]])
+    place = Place(topic="run.features", partition=0, offset=4)
+    rows = EventRows(
+        modality="tabular",
+        event_id=["e1", "e2"],
+        case_id=["k1", "k2"],
+        event_time_ms=np.full(2, AT_MS),
+        created_ms=np.zeros(2, dtype=np.int64),
+        origins=Origins.of_frame(place, np.arange(2, dtype=np.int32)),
+        columns={VALUES: x},
+    )
+    runtime.give(operator, 0, rows)
+    found = tables(runtime.wait(operator, 20))
+    # the score job takes no embeddings of features: it makes its own
+    assert set(found) == {"run.vectors"}
+    encoder = encoders["tabular"]
+    expected = encoder.encode([encoder.decode(row) for row in x])
+    made = {one["event_id"]: one for one in found["run.vectors"]}
+    assert made["e1"]["vector"] == pytest.approx(expected[0].tolist(), abs=1e-6)
+    assert made["e2"]["vector"] == pytest.approx(expected[1].tolist(), abs=1e-6)
+    assert {one["modality"] for one in made.values()} == {"tabular"}
+    assert {one["fingerprint"] for one in made.values()} == {encoder.fingerprint}
 
 
 def test_the_cache_lets_go_of_what_was_unused_longest():

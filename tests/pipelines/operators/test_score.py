@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from automl.registry import load_manifest
+from connectors.codec import decode_frame
 from connectors.records import Place
 from connectors.rows import EventRows, Origins
+from connectors.schemas import feature_names
+from pipelines.operators import score
 from pipelines.operators.aggregate import windows_column
 from pipelines.operators.score import ScoreCases
 
@@ -71,22 +74,36 @@ def announcement(folder, version, name="tiny"):
 
 
 @pytest.fixture
-def decide(runtime, tables):
+def run(runtime, settings, tables):
+    """All that values of shard 0 cause, each decided before the next one lands."""
+
+    def give(operator, *values):
+        out = []
+        for value in values:
+            out += runtime.give(operator, 0, value)
+            out += runtime.wait(operator, settings["decide_wait_ms"])
+        return tables(out)
+
+    return give
+
+
+@pytest.fixture
+def decide(run):
     """Decisions that values of shard 0 cause."""
-
-    def run(operator, *values):
-        out = [row for value in values for row in runtime.give(operator, 0, value)]
-        return tables(out).get("run.decisions", [])
-
-    return run
+    return lambda operator, *values: run(operator, *values).get("run.decisions", [])
 
 
 def story(decisions):
     return [(d["case_id"], d["revision"], d["modalities"]) for d in decisions]
 
 
-def test_a_payment_is_decided_on_arrival(runtime, operator, pay, tables):
-    found = tables(runtime.give(operator, 0, pay((1, FRAUD))))
+def test_a_payment_is_decided_after_the_wait_for_others(
+    runtime, operator, settings, pay, tables
+):
+    assert runtime.give(operator, 0, pay((1, FRAUD))) == []
+    assert runtime.wait(operator, settings["decide_wait_ms"] - 1) == []
+    found = tables(runtime.wait(operator, 1))
+    assert set(found) == {"run.decisions", "run.features", "run.alerts"}
     (decision,) = found["run.decisions"]
     assert decision["case_id"] == "k1"
     assert decision["revision"] == 0
@@ -94,8 +111,8 @@ def test_a_payment_is_decided_on_arrival(runtime, operator, pay, tables):
     assert (decision["model_name"], decision["model_version"]) == ("tiny", 1)
     assert decision["threshold"] == 0.5
     assert decision["alert"] is (decision["score"] >= 0.5) is True
-    gates = [decision[f"gate_{m}"] for m in ("text", "image", "audio")]
-    assert gates == [0, 0, 0]
+    gates = [decision[f"gate_{m}"] for m in ("tabular", "text", "image", "audio")]
+    assert gates == [1, 0, 0, 0]
     # the trees alone speak, and they look at the amount
     logit = operator._scorer.tree.predict_logit(
         np.array([[FRAUD, 0.0, 50.0, 50.0, 50.0, 50.0]])
@@ -105,26 +122,81 @@ def test_a_payment_is_decided_on_arrival(runtime, operator, pay, tables):
     assert any("amount" in json.dumps(reason) for reason in reasons)
 
 
-def test_features_and_vectors_leave_beside_the_decision(
-    runtime, operator, pay, embed, tables, fingerprints
+def test_features_leave_beside_the_decision_of_a_payment(
+    runtime, operator, settings, run, pay, embed
 ):
-    found = tables(runtime.give(operator, 0, pay((1, FRAUD), (2, HONEST))))
-    assert [row["f.amount"] for row in found["run.features"]] == [FRAUD, HONEST]
-    assert [row["f.visits"] for row in found["run.features"]] == [50.0, 50.0]
-    kinds = [(x["modality"], x["event_id"]) for x in found["run.vectors"]]
-    assert kinds == [
-        ("fused", "k1/fused"),
-        ("fused", "k2/fused"),
-        ("tabular", "e1"),
-        ("tabular", "e2"),
+    runtime.give(operator, 0, pay((1, FRAUD), (2, HONEST)))
+    out = runtime.wait(operator, settings["decide_wait_ms"])
+    (frame,) = [decode_frame(x) for topic, _, x in out if topic == "run.features"]
+    names = feature_names(frame.schema)
+    assert names == ["amount", "hour<=6", "paid", "abroad", "places", "visits"]
+    assert frame["event_id"].to_pylist() == ["e1", "e2"]
+    assert frame["values"].to_pylist() == [
+        [FRAUD, 0.0, 50.0, 50.0, 50.0, 50.0],
+        [HONEST, 0.0, 50.0, 50.0, 50.0, 50.0],
     ]
-    assert {x["fingerprint"] for x in found["run.vectors"]} == {
-        fingerprints["fused"],
-        fingerprints["tabular"],
-    }
-    later = tables(runtime.give(operator, 0, embed((1, "text"))))
-    assert "run.features" not in later
-    assert [x["event_id"] for x in later["run.vectors"]] == ["k1/fused"]
+    assert "run.features" not in run(operator, embed((1, "text")))
+
+
+def test_a_fused_vector_leaves_beside_the_decision_of_media(
+    operator, run, pay, embed, fingerprints
+):
+    # the encode job makes the vector of a payment, from its features
+    assert "run.vectors" not in run(operator, pay((1, FRAUD), (2, HONEST)))
+    (vector,) = run(operator, embed((1, "text")))["run.vectors"]
+    assert (vector["event_id"], vector["case_id"]) == ("k1/fused", "k1")
+    assert vector["modality"] == "fused"
+    assert vector["fingerprint"] == fingerprints["fused"]
+    assert np.linalg.norm(vector["vector"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_decisions_of_two_shards_are_made_in_one_call(
+    runtime, operator, settings, pay, tables
+):
+    score, calls = operator._scorer.score, []
+    operator._scorer.score = lambda x, *rest: calls.append(len(x)) or score(x, *rest)
+    assert runtime.give(operator, 0, pay((1, HONEST), (2, HONEST))) == []
+    assert runtime.wait(operator, 3) == []
+    assert runtime.give(operator, 1, pay((3, HONEST))) == []
+    # the wait of the first, not of the last
+    out = runtime.wait(operator, settings["decide_wait_ms"] - 3)
+    assert [topic for topic, _, _ in out] == ["run.decisions", "run.features"]
+    made = tables(out)["run.decisions"]
+    assert [d["case_id"] for d in made] == ["k1", "k2", "k3"]
+    assert calls == [3]
+    assert runtime.wait(operator, 20_000) == []
+    # and the next batch waits its own time
+    assert runtime.give(operator, 1, pay((4, HONEST))) == []
+    made = tables(runtime.wait(operator, settings["decide_wait_ms"]))["run.decisions"]
+    assert story(made) == [("k4", 0, ["tabular"])]
+
+
+def test_a_full_batch_is_decided_at_once(runtime, operator, pay, tables, monkeypatch):
+    monkeypatch.setattr(score, "MOST_DUE", 3)
+    assert runtime.give(operator, 0, pay((1, HONEST), (2, HONEST))) == []
+    made = tables(runtime.give(operator, 1, pay((3, HONEST))))["run.decisions"]
+    assert [d["case_id"] for d in made] == ["k1", "k2", "k3"]
+    assert runtime.wait(operator, 20_000) == []
+
+
+@pytest.mark.parametrize("after_tick_ms", [0, 1, 500, 995, 999])
+def test_a_decision_leaves_the_state_within_a_tick(
+    runtime, operator, settings, pay, embed, after_tick_ms
+):
+    runtime.wait(operator, after_tick_ms)
+    runtime.give(operator, 0, pay((1, FRAUD)))
+    runtime.give(operator, 1, pay((2, FRAUD)))
+    assert ("undecided", 0) in runtime.kept
+    runtime.wait(operator, settings["decide_wait_ms"] + 1000)
+    for shard in (0, 1):
+        assert ("undecided", shard) not in runtime.kept
+    runtime.key = 1
+    assert operator._cases.get("k2").alerted
+    # the same for media that wait in vain
+    runtime.give(operator, 0, embed((3, "text")))
+    assert runtime.wait(operator, settings["media_wait_ms"] + 1008) != []
+    runtime.wait(operator, 1000)
+    assert ("undecided", 0) not in runtime.kept
 
 
 def test_every_landed_event_revises_the_decision(operator, decide, pay, embed):
@@ -152,15 +224,20 @@ def test_media_that_come_first_wait_for_the_payment(operator, decide, pay, embed
     ]
 
 
+@pytest.mark.parametrize("wait_ms", [0, 3, 8], ids=["together", "partly", "apart"])
 def test_the_order_of_the_topics_does_not_change_a_decision(
-    new_runtime, settings, pay, embed, tables
+    new_runtime, settings, pay, embed, tables, wait_ms
 ):
     values = [pay((1, HONEST)), embed((1, "text")), embed((1, "image"), at=1)]
     scores = []
     for order in ((0, 1, 2), (1, 0, 2), (1, 2, 0)):
         runtime = new_runtime()
         operator = runtime.open(ScoreCases(settings))
-        out = [x for i in order for x in runtime.give(operator, 0, values[i])]
+        out = []
+        for i in order:
+            out += runtime.give(operator, 0, values[i])
+            out += runtime.wait(operator, wait_ms)
+        out += runtime.wait(operator, settings["decide_wait_ms"])
         made = tables(out)["run.decisions"]
         scores.append([(d["revision"], d["event_id"], d["score"]) for d in made])
     assert scores[0] == scores[1] == scores[2]
@@ -172,9 +249,10 @@ def test_an_event_that_comes_again_decides_nothing(operator, decide, pay, embed)
 
 
 def test_an_alert_leaves_when_it_changes_and_only_then(
-    runtime, operator, pay, embed, tables
+    runtime, operator, settings, run, pay, embed, tables
 ):
-    out = runtime.give(operator, 0, pay((1, FRAUD), (2, HONEST)))
+    runtime.give(operator, 0, pay((1, FRAUD), (2, HONEST)))
+    out = runtime.wait(operator, settings["decide_wait_ms"])
     (alert,) = tables(out)["run.alerts"]
     assert (alert["case_id"], alert["revision"], alert["alert"]) == ("k1", 0, True)
     assert alert["score"] >= alert["threshold"] == 0.5
@@ -185,22 +263,23 @@ def test_an_alert_leaves_when_it_changes_and_only_then(
     # find words that raise and words that lower the score of the fusion's text
     own = operator._scorer.fusion.model.own[1].detach().numpy()
     down, up = int(np.argmin(own)), int(np.argmax(own))
-    still = tables(runtime.give(operator, 0, embed((1, "text"), at=up)))
+    still = run(operator, embed((1, "text"), at=up))
     assert still["run.decisions"][0]["alert"] is True
     assert "run.alerts" not in still
     fallen = embed((1, "text"), at=down)
     fallen.event_id = ["another"]
-    fell = tables(runtime.give(operator, 0, fallen))
+    fell = run(operator, fallen)
     assert fell["run.decisions"][0]["alert"] is False
     assert [(a["revision"], a["alert"]) for a in fell["run.alerts"]] == [(2, False)]
 
 
 def test_a_case_of_media_alone_is_decided_after_its_wait(
-    runtime, operator, decide, embed, pay, tables
+    runtime, operator, settings, decide, embed, pay, tables
 ):
-    assert decide(operator, embed((1, "text"), (1, "image"))) == []
-    assert tables(runtime.wait(operator, 4999)) == {}
-    made = tables(runtime.wait(operator, 1001))["run.decisions"]
+    runtime.give(operator, 0, embed((1, "text"), (1, "image")))
+    # released at the tick after five seconds, and decided with what else is due then
+    assert runtime.wait(operator, 5000 + settings["decide_wait_ms"] - 1) == []
+    made = tables(runtime.wait(operator, 1))["run.decisions"]
     assert story(made) == [("k1", 0, ["text"]), ("k1", 1, ["text", "image"])]
     assert runtime.wait(operator, 20_000) == []
     # the payment that comes at last is one more revision
@@ -209,43 +288,41 @@ def test_a_case_of_media_alone_is_decided_after_its_wait(
     ]
 
 
-def test_an_embedding_of_another_encoder_is_set_aside(
-    runtime, operator, pay, embed, tables
-):
-    runtime.give(operator, 0, pay((1, HONEST)))
-    found = tables(runtime.give(operator, 0, embed((1, "text"), fingerprint="0" * 16)))
+def test_an_embedding_of_another_encoder_is_set_aside(operator, run, pay, embed):
+    run(operator, pay((1, HONEST)))
+    found = run(operator, embed((1, "text"), fingerprint="0" * 16))
     assert set(found) == {"run.dead-letters"}
     (letter,) = found["run.dead-letters"]
     assert letter["kind"] == "mismatch"
     assert letter["event_id"] == "k1.text"
     assert "made by encoder 0000000000000000, the model takes text" in letter["reason"]
     # a modality the model does not know at all
-    found = tables(runtime.give(operator, 0, embed((1, "audio"), fingerprint="x")))
+    found = run(operator, embed((1, "audio"), fingerprint="x"))
     assert set(found) == {"run.dead-letters"}
 
 
 @pytest.mark.parametrize("modality", ["fused", "tabular", "smell"])
 def test_a_vector_that_is_no_embedding_of_a_medium_is_set_aside(
-    runtime, operator, embed, tables, modality
+    operator, run, embed, modality
 ):
-    found = tables(runtime.give(operator, 0, embed((1, modality))))
+    found = run(operator, embed((1, modality)))
+    assert set(found) == {"run.dead-letters"}
     assert [x["kind"] for x in found["run.dead-letters"]] == ["mismatch"]
 
 
-def test_a_vector_of_another_width_is_set_aside(runtime, operator, embed, tables):
+def test_a_vector_of_another_width_is_set_aside(operator, run, embed):
     rows = embed((1, "text"))
     rows.columns["vector"] = rows.columns["vector"][:, :8]
-    found = tables(runtime.give(operator, 0, rows))
+    found = run(operator, rows)
+    assert set(found) == {"run.dead-letters"}
     assert [x["kind"] for x in found["run.dead-letters"]] == ["mismatch"]
 
 
-def test_the_good_embeddings_beside_a_foreign_one_land(
-    runtime, operator, pay, embed, tables, fingerprints
-):
-    runtime.give(operator, 0, pay((1, HONEST)))
+def test_the_good_embeddings_beside_a_foreign_one_land(operator, run, pay, embed):
+    run(operator, pay((1, HONEST)))
     mixed = embed((1, "text"), (1, "image"))
     mixed.columns["fingerprint"][0] = "other"
-    found = tables(runtime.give(operator, 0, mixed))
+    found = run(operator, mixed)
     assert story(found["run.decisions"]) == [("k1", 1, ["tabular", "image"])]
     assert len(found["run.dead-letters"]) == 1
 
@@ -259,6 +336,17 @@ def test_an_announced_version_decides_from_then_on(operator, decide, pay, regist
     v1 = announcement(registry.get("tiny", 1).folder, 1)
     (back,) = decide(operator, v1, pay((3, FRAUD)))
     assert (back["model_version"], back["score"]) == (1, made[0]["score"])
+
+
+def test_what_was_due_before_the_announcement_is_decided_by_the_old_version(
+    runtime, operator, decide, pay, registry, tables
+):
+    assert runtime.give(operator, 1, pay((1, FRAUD))) == []
+    v2 = announcement(registry.get("tiny", 2).folder, 2)
+    (old,) = tables(runtime.give(operator, 0, v2))["run.decisions"]
+    assert (old["case_id"], old["model_version"]) == ("k1", 1)
+    (new,) = decide(operator, pay((2, FRAUD)))
+    assert (new["case_id"], new["model_version"]) == ("k2", 2)
 
 
 def test_another_models_announcement_is_not_ours(operator, decide, pay, registry):
@@ -311,6 +399,7 @@ def test_a_restart_goes_on_with_revisions_and_model(
 ):
     v2 = announcement(registry.get("tiny", 2).folder, 2)
     decide(operator, v2, pay((1, FRAUD)), embed((1, "text"), (2, "text")))
+    runtime.wait(operator, 1000)  # the shard is touched once more
     restarted = runtime.open(ScoreCases(settings))
     made = decide(restarted, embed((1, "image")), embed((1, "text")), pay((2, HONEST)))
     assert story(made) == [
@@ -319,6 +408,50 @@ def test_a_restart_goes_on_with_revisions_and_model(
         ("k2", 1, ["tabular", "text"]),
     ]
     assert {d["model_version"] for d in made} == {2}
+
+
+@pytest.mark.parametrize("after_tick_ms", [0, 995])
+def test_what_landed_before_a_restart_is_decided_after_it(
+    runtime, operator, settings, pay, embed, tables, after_tick_ms
+):
+    runtime.wait(operator, after_tick_ms)
+    for value in (pay((1, FRAUD)), embed((1, "text")), pay((2, HONEST))):
+        assert runtime.give(operator, 0, value) == []
+    assert runtime.give(operator, 1, pay((3, HONEST))) == []
+    restarted = runtime.open(ScoreCases(settings))
+    # a shard is looked at a tick later, and waits for others as ever
+    within_ms = 1000 + 2 * settings["decide_wait_ms"]
+    made = tables(runtime.wait(restarted, within_ms))["run.decisions"]
+    assert sorted(story(made)) == [
+        ("k1", 0, ["tabular"]),
+        ("k1", 1, ["tabular", "text"]),
+        ("k2", 0, ["tabular"]),
+        ("k3", 0, ["tabular"]),
+    ]
+    # once: neither the shard nor another restart makes them again
+    assert runtime.wait(restarted, 1000 + settings["decide_wait_ms"]) == []
+    for shard in (0, 1):
+        assert ("undecided", shard) not in runtime.kept
+    assert runtime.wait(runtime.open(ScoreCases(settings)), 120_000) == []
+
+
+def test_a_decision_lost_to_a_restart_is_made_again_as_it_was(
+    runtime, operator, settings, decide, pay, embed, tables
+):
+    first = decide(operator, pay((1, FRAUD), (2, HONEST)))
+    # decided, but the shard was not touched since: it does not know
+    restarted = runtime.open(ScoreCases(settings))
+    out = runtime.wait(restarted, 2000)
+    again = tables(out)["run.decisions"]
+    changes = {"decided_at"}
+    assert [{k: d[k] for k in d.keys() - changes} for d in again] == [
+        {k: d[k] for k in d.keys() - changes} for d in first
+    ]
+    assert [a["case_id"] for a in tables(out)["run.alerts"]] == ["k1"]
+    # what lands next goes on from there
+    assert story(decide(restarted, embed((1, "text")))) == [
+        ("k1", 1, ["tabular", "text"])
+    ]
 
 
 def test_held_media_are_still_released_after_a_restart(
