@@ -93,6 +93,8 @@ class Ledger:
         self._revised = 0
         self._duplicated = 0
         self._differing = 0
+        #: How often each column of a repeated decision differed from the first.
+        self.differing_columns: Counter[str] = Counter()
 
     def poll(
         self, timeout_ms: int = 100
@@ -116,9 +118,9 @@ class Ledger:
             self._revised += row["revision"] > 0
             return True
         self._duplicated += 1
-        self._differing += any(
-            first[name] != row[name] for name in row if name != "decided_at"
-        )
+        differing = [n for n in row if n != "decided_at" and first[n] != row[n]]
+        self._differing += bool(differing)
+        self.differing_columns.update(differing)
         return False
 
     def _is_new_letter(self, row: dict[str, Any]) -> bool:

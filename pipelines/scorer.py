@@ -157,6 +157,8 @@ class Scorer:
             )
         parts = self.tree.contributions(np.nan_to_num(features[rows]))
         parts[~some[:, TABULAR]] = 0.0
+        # four digits: the same in a batch of one and in a batch of many
+        deltas, parts = deltas.round(4), parts.round(4)
         return [
             reasons(
                 self.manifest.features,

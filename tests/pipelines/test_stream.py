@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from connectors.archive import Archive, write_archive
+from connectors.codec import encode_frame
 from connectors.events import EventReader
 from connectors.kafka import Value
 from connectors.records import MODALITIES, Place
@@ -267,16 +268,35 @@ def test_the_balance_of_a_messy_archive_is_exact(
     )
 
 
-def test_a_frame_without_a_needed_column_is_as_many_dead_events_as_rows(
-    topics, tmp_path
-):
+@pytest.fixture
+def without_amount():
+    """Three payments that lack a needed column."""
     at = pa.array([1_760_000_000_000] * 3, TIME)
     keys = {"event_id": ["1", "2", "3"], "case_id": ["a", "b", "c"], "event_time": at}
-    write_archive(tmp_path, Archive(tables={"tabular": pa.table(keys)}))
+    return pa.table(keys)
+
+
+def test_payments_without_a_needed_column_are_each_a_dead_letter(
+    topics, tmp_path, without_amount
+):
+    write_archive(tmp_path, Archive(tables={"tabular": without_amount}))
     sent = replay_archive(tmp_path, "b:1", prefix="run.")
     ledger = Ledger("b:1", prefix="run.")
     answer_as_jobs_do(topics)
     ledger.poll()
-    assert len(ledger.dead_letters()) == 1
+    assert len(ledger.dead_letters()) == 3
     assert ledger.balance(sent.total, sent.again).dead_lettered == 3
     assert ledger.balance(sent.total, sent.again).lost == 0
+
+
+def test_a_frame_without_a_needed_column_is_as_many_dead_events_as_rows(
+    topics, without_amount
+):
+    (batch,) = without_amount.to_batches()
+    topics.send("run.events.tabular", encode_frame(batch), key="a")
+    ledger = Ledger("b:1", prefix="run.")
+    answer_as_jobs_do(topics)
+    ledger.poll()
+    assert len(ledger.dead_letters()) == 1
+    assert ledger.balance(3).dead_lettered == 3
+    assert ledger.balance(3).lost == 0
