@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 
+from connectors.kafka import BrokerError, create_topics
 from pipelines import jars, stack
 
 HELP = "start the local broker and Flink cluster and wait until they are ready"
@@ -30,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         return 2
     try:
         live = stack.start(args.home, nodes=args.nodes, say=_say)
-    except (stack.StackError, jars.JarsError) as error:
+        create_topics(live.bootstrap)
+    except (stack.StackError, jars.JarsError, BrokerError) as error:
         print(f"sluice up: {error}", file=sys.stderr)
         return 1
     if args.json:

@@ -238,6 +238,9 @@ class ScoreCases(KeyedProcessFunction):
             if scorer.manifest.task["features"] != manifest.task["features"]:
                 msg = f"{folder}: made for other features; restart the job for it"
                 raise ArtefactError(msg)
+            if scorer.manifest.fingerprints != manifest.fingerprints:
+                msg = f"{folder}: made for other encoders; restart both jobs for it"
+                raise ArtefactError(msg)
         except Exception as error:
             letter = DeadLetter(
                 place=Place(**announced["place"]),
