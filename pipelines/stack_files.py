@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 import uuid
 from importlib import metadata, util
 from pathlib import Path
@@ -88,6 +89,11 @@ def flink_env(home: Path) -> dict[str, str]:
         "FLINK_PLUGINS_DIR": str(home / "flink" / "plugins"),
         "FLINK_LOG_DIR": str(home / "logs"),
         "FLINK_PID_DIR": str(home / "tmp"),
+        # the interpreter inside a TaskManager finds its packages by the first python3
+        # on the path, whatever python.executable says
+        "PATH": os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        ),
         **THREADS_ENV,
     }
 
