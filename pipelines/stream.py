@@ -59,7 +59,6 @@ def stream(
     rate: float | None = None,
     stall_s: float = 120.0,
     say: Say | None = None,
-    while_running: Callable[[str], None] | None = None,
 ) -> Streamed:
     """Replay an archive through jobs and topics of its own, until all is accounted for.
 
@@ -71,7 +70,6 @@ def stream(
         rate: events per second; None for as fast as it goes.
         stall_s: give up when no event found its outcome for this long.
         say: told one line per step.
-        while_running: called with the run's topic prefix once the jobs run.
 
     Raises:
         StalledError: events have no outcome; the message counts them.
@@ -93,8 +91,6 @@ def stream(
     try:
         started += jobs.submit(local, jobs.JOBS, config).values()
         say("encode and score jobs run")
-        if while_running is not None:
-            while_running(prefix)
         began = time.monotonic()
         sent = _replay_and_follow(archive, local, prefix, rate, ledger, stall_s, say)
         return Streamed(

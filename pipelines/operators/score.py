@@ -94,7 +94,6 @@ class ScoreCases(KeyedProcessFunction):
         )
         # one partition per subtask, so that the revisions of a case stay in order
         self._key = uuid.uuid4().hex
-        self._touched_shards: set[int] = set()
         self._tried: dict[str, str] = {}
         self._waiting: dict[int, set[str]] = {}
         # when each case was touched, oldest first
@@ -163,8 +162,7 @@ class ScoreCases(KeyedProcessFunction):
 
     def _touch(self, shard: int, timers: Any, clock_ms: int) -> Iterator[Row]:
         """Bring the shard's state and memory in step."""
-        if shard not in self._touched_shards:
-            self._touched_shards.add(shard)
+        if shard not in self._touched_ms:
             cases = [*self._cases.values()]
             self._waiting[shard] = {case.case_id for case in cases if case.held}
             cases.sort(key=lambda case: case.touched_ms)
