@@ -9,6 +9,7 @@ reader share the machine.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -56,17 +57,20 @@ def drive(
 
 
 def measure(
-    home: Path, *, rate: float, warm_s: float, seconds: float
+    home: Path, *, rate: float, warm_s: float, seconds: float, model: Path | None = None
 ) -> dict[str, Any]:
-    """Figures of one run; starts a stack in `home` and ends it."""
+    """Figures of one run; starts a stack in `home` and ends it.
+
+    Fits the demo's first model unless the folder of one is given.
+    """
     own = stack.find(home) is None
     local = stack.start(home, nodes=1, owner_pid=os.getpid(), say=say)
-    version = fit_first_model(home, seed=0)
+    folder = model or fit_first_model(home, seed=0).folder
     prefix = f"bench-{uuid.uuid4().hex[:8]}."
     create_topics(local.bootstrap, prefix=prefix)
     config = JobConfig(
         bootstrap=local.bootstrap,
-        model_folder=str(version.folder.resolve()),
+        model_folder=str(folder.resolve()),
         prefix=prefix,
     )
     ledger = Ledger(local.bootstrap, prefix=prefix)
@@ -115,6 +119,7 @@ def measure(
 
 def _read(ledger: Ledger, rate: float, warm_s: float, total: int) -> list[float]:
     """Milliseconds from creation to reading, of events sent after the warm-up."""
+    gc.disable()  # what the reader keeps only grows; its pauses are none of the jobs'
     warm = int(rate * warm_s)
     found: list[tuple[int, float]] = []
     last = time.monotonic()
@@ -147,9 +152,16 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=500.0, help="events per second")
     parser.add_argument("--warm", type=float, default=60.0, help="seconds not counted")
     parser.add_argument("--seconds", type=float, default=60.0, help="seconds counted")
+    parser.add_argument("--model", type=Path, help="folder of a model fitted before")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    found = measure(args.home, rate=args.rate, warm_s=args.warm, seconds=args.seconds)
+    found = measure(
+        args.home,
+        rate=args.rate,
+        warm_s=args.warm,
+        seconds=args.seconds,
+        model=args.model,
+    )
     if args.json:
         print(json.dumps(found))
     else:

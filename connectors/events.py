@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
@@ -24,7 +24,7 @@ from connectors.cells import (
 )
 from connectors.codec import CodecError, decode_frame, encode_frame, is_frame
 from connectors.records import CONTENT_COLUMN, DeadLetter, Place
-from connectors.rows import EventRows, Origins, concat_rows
+from connectors.rows import EventRows, Origins
 
 SCHEMA_VERSION = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,23 +64,43 @@ class EventReader:
         self, value: bytes | None, place: Place
     ) -> tuple[EventRows | None, list[DeadLetter]]:
         """Valid rows of one Kafka value, and a dead letter for everything else."""
-        event_id = ""
-        try:
-            if not value:
-                refuse("empty value: an event is a JSON object or a frame")
-            if len(value) > self._limits.max_value_bytes:
-                refuse(
-                    f"value of {len(value)} bytes is over the limit of "
-                    f"{self._limits.max_value_bytes}",
-                    kind="limits",
-                )
-            if is_frame(value):
+        if value and is_frame(value):
+            try:
+                self._check_size(value)
                 return self._read_frame(value, place)
-            found = _parse_json(value)
-            event_id = known if isinstance(known := found.get("event_id"), str) else ""
-            return self._read_object(found, Origins.of_object(place, value)), []
-        except RefusedError as refused:
-            return None, [self._letter(place, -1, refused, event_id, value or b"")]
+            except RefusedError as refused:
+                return None, [self._letter(place, -1, refused, "", value)]
+        return self.read_objects([(place, value)])
+
+    def read_objects(
+        self, values: Sequence[tuple[Place, bytes | None]]
+    ) -> tuple[EventRows | None, list[DeadLetter]]:
+        """Valid rows of many Kafka values of one JSON event each, in their order."""
+        good: list[tuple[Any, ...]] = []
+        origins: list[tuple[Place, bytes | None]] = []
+        letters: list[DeadLetter] = []
+        for place, value in values:
+            event_id = ""
+            try:
+                if not value:
+                    refuse("empty value: an event is a JSON object or a frame")
+                self._check_size(value)
+                found = _parse_json(value)
+                known = found.get("event_id")
+                event_id = known if isinstance(known, str) else ""
+                good.append(self._read_object(found))
+                origins.append((place, value))
+            except RefusedError as refused:
+                letters.append(self._letter(place, -1, refused, event_id, value or b""))
+        if not good:
+            return None, letters
+        return self._rows(good, Origins.of_objects(origins)), letters
+
+    def _check_size(self, value: bytes) -> None:
+        most = self._limits.max_value_bytes
+        if len(value) > most:
+            over = f"value of {len(value)} bytes is over the limit of {most}"
+            refuse(over, kind="limits")
 
     def _letter(
         self, place: Place, row: int, refused: RefusedError, event_id: str, value: bytes
@@ -95,7 +115,8 @@ class EventReader:
             value=value,
         )
 
-    def _read_object(self, found: dict[str, Any], origins: Origins) -> EventRows:
+    def _read_object(self, found: dict[str, Any]) -> tuple[Any, ...]:
+        """Checked cells: ids, event time, creation, then one for each column."""
         version = found.get("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
             refuse(f"unknown schema version {version!r}; known: {SCHEMA_VERSION}")
@@ -104,22 +125,28 @@ class EventReader:
         created = found.get("created_ms") or 0
         if not is_integer(created) or not 0 <= created < 2**62:
             refuse(f"created_ms: expected milliseconds, got {show(created)}")
-        columns: dict[str, npt.NDArray[Any]] = {}
+        cells = []
         for name, kind in self._columns.items():
             if name not in found:
                 refuse(f"field {name!r} is missing")
-            cell = READ_CELL[kind](name, found[name], self._limits)
-            dtype = np.float64 if kind in ("number", "bool") else object
-            columns[name] = np.empty(1, dtype=dtype)
-            columns[name][0] = cell
+            cells.append(READ_CELL[kind](name, found[name], self._limits))
+        return (*ids, time_ms, created, *cells)
+
+    def _rows(self, cells: list[tuple[Any, ...]], origins: Origins) -> EventRows:
+        event_id, case_id, times, created, *columns = zip(*cells, strict=True)
         return EventRows(
             modality=self._modality,
-            event_id=[ids[0]],
-            case_id=[ids[1]],
-            event_time_ms=np.array([time_ms], dtype=np.int64),
-            created_ms=np.array([created], dtype=np.int64),
+            event_id=[*event_id],
+            case_id=[*case_id],
+            event_time_ms=np.array(times, dtype=np.int64),
+            created_ms=np.array(created, dtype=np.int64),
             origins=origins,
-            columns=columns,
+            columns={
+                name: _column(values, kind)
+                for (name, kind), values in zip(
+                    self._columns.items(), columns, strict=True
+                )
+            },
             bools=self._bools,
         )
 
@@ -154,18 +181,22 @@ class EventReader:
         whole = self._read_clean_frame(batch, place)
         if whole is not None:
             return whole, []
-        good: list[EventRows] = []
+        good: list[tuple[Any, ...]] = []
+        kept: list[int] = []
         letters: list[DeadLetter] = []
         for row, found in enumerate(_rows_of(batch, needed)):
             try:
-                origins = Origins.of_frame(place, np.array([row], dtype=np.int32))
-                good.append(self._read_object(found, origins))
+                good.append(self._read_object(found))
+                kept.append(row)
             except RefusedError as refused:
                 event_id = found.get("event_id")
                 known = event_id if isinstance(event_id, str) else ""
                 original = encode_frame(batch.slice(row, 1))
                 letters.append(self._letter(place, row, refused, known, original))
-        return (concat_rows(good) if good else None), letters
+        if not good:
+            return None, letters
+        origins = Origins.of_frame(place, np.array(kept, dtype=np.int32))
+        return self._rows(good, origins), letters
 
     def _read_clean_frame(
         self, batch: pa.RecordBatch, place: Place
@@ -218,6 +249,14 @@ class EventReader:
             columns=columns,
             bools=self._bools,
         )
+
+
+def _column(values: Sequence[Any], kind: str) -> npt.NDArray[Any]:
+    if kind in ("number", "bool"):
+        return np.array(values, dtype=np.float64)
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
 
 
 def _parse_json(value: bytes) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyflink.common import Row
-from pyflink.common.typeinfo import Types
+from pyflink.common.typeinfo import TypeInformation, Types
 from pyflink.datastream import DataStream, KeyedStream, OutputTag
 from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, Schema, StreamTableEnvironment
@@ -28,8 +28,17 @@ OUT = Types.ROW_NAMED(
 #: cost the broker more than the job.
 FETCH_WAIT_MS = 8
 
-#: Between operators: the shard that keys the state, and what is for that shard.
-SHARDED = Types.ROW_NAMED(["shard", "body"], [Types.INT(), Types.PICKLED_BYTE_ARRAY()])
+#: Between operators: a key that says which node is meant, and what is for that node.
+#: The key is LONG, since an int that Python hands to Java becomes a `java.lang.Long`.
+KEYED = Types.ROW_NAMED(["key", "body"], [Types.LONG(), Types.PICKLED_BYTE_ARRAY()])
+#: What a source hands over: the partition, then topic, partition, offset and value.
+_RECORD = [
+    Types.STRING(),
+    Types.INT(),
+    Types.LONG(),
+    Types.PRIMITIVE_ARRAY(Types.BYTE()),
+]
+_KEYED_RECORD = Types.ROW([Types.INT(), Types.ROW(_RECORD)])
 #: What an operator writes to Kafka itself, past the operators that follow it.
 ASIDE = OutputTag("aside", OUT)
 
@@ -38,25 +47,24 @@ def aside_of(stream: DataStream) -> DataStream:
     """The `OUT` rows that an operator yielded under `ASIDE`.
 
     `DataStream.get_side_output` adds a Python map that changes nothing, and so a second
-    Python operator to the task: see `by_shard_key`.
+    Python operator to the task: see `by_first_field`.
     """
     return DataStream(stream._j_data_stream.getSideOutput(ASIDE.get_java_output_tag()))
 
 
-def by_shard_key(stream: DataStream) -> KeyedStream:
-    """A `SHARDED` stream keyed by its first field, without a Python operator for it.
+def by_first_field(stream: DataStream, key: TypeInformation) -> KeyedStream:
+    """Rows (key, value) keyed by their key, without a Python operator for it.
 
-    `DataStream.key_by` runs a Python map that makes rows (key, value); rows of this
-    stream have that shape already. It is not only cheaper: in thread mode every Python
-    operator of a task has its own interpreter state on the same thread, and a native
-    extension that asks for the GIL (torch, scipy) then waits for itself for ever. So a
-    task must hold one Python operator, no more.
+    `DataStream.key_by` runs a Python map that makes such rows of others. It is not only
+    cheaper: in thread mode every Python operator of a task has its own interpreter
+    state on the same thread, and a native extension that asks for the GIL (torch,
+    scipy) then waits for itself for ever. So a task must hold one Python operator, no
+    more.
     """
-    shard, body = SHARDED.get_field_types()
     keyed = stream._j_data_stream.keyBy(
-        get_gateway().jvm.KeyByKeySelector(), Types.ROW([shard]).get_java_type_info()
+        get_gateway().jvm.KeyByKeySelector(), Types.ROW([key]).get_java_type_info()
     )
-    return KeyedStream(keyed, body, stream)
+    return KeyedStream(keyed, stream.get_type(), stream)
 
 
 def out_row(topic: str, key: str, value: bytes) -> Row:
@@ -66,8 +74,9 @@ def out_row(topic: str, key: str, value: bytes) -> Row:
 
 def place_and_value(row: Row) -> tuple[Place, bytes | None]:
     """Where a row of `source` was read, and its bytes."""
-    place = Place(topic=row[0], partition=row[1], offset=row[2])
-    return place, None if row[3] is None else bytes(row[3])
+    topic, partition, offset, value = row
+    place = Place(topic=topic, partition=partition, offset=offset)
+    return place, None if value is None else bytes(value)
 
 
 def source(
@@ -78,7 +87,7 @@ def source(
     bootstrap: str,
     group: str,
 ) -> DataStream:
-    """Rows (topic, partition, offset, value) from where the group stopped last.
+    """Rows (partition, (topic, partition, offset, value)) from where the group stopped.
 
     A group that never read begins at the oldest record.
 
@@ -107,7 +116,10 @@ def source(
         )
         """
     )
-    return tables.to_data_stream(tables.from_path(name))
+    record = "ROW(topic, `partition`, `offset`, `value`)"
+    rows = tables.sql_query(f"SELECT `partition`, {record} AS record FROM {name}")
+    # not to_data_stream: its type of rows cannot key a Python operator
+    return tables.to_append_stream(rows, _KEYED_RECORD)
 
 
 def sink(

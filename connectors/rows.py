@@ -35,11 +35,11 @@ class Origins:
     row: npt.NDArray[np.int32]
 
     @classmethod
-    def of_object(cls, place: Place, value: bytes) -> Origins:
-        """One JSON event, kept whole."""
-        return cls(
-            [(place, value)], np.zeros(1, np.int32), np.full(1, -1, dtype=np.int32)
-        )
+    def of_objects(cls, values: list[tuple[Place, bytes | None]]) -> Origins:
+        """JSON events, one a value, kept whole."""
+        count = len(values)
+        index = np.arange(count, dtype=np.int32)
+        return cls(values, index, np.full(count, -1, dtype=np.int32))
 
     @classmethod
     def of_frame(cls, place: Place, rows: npt.NDArray[np.int32]) -> Origins:
@@ -89,6 +89,13 @@ class EventRows:
         places = [(p.topic, p.partition, p.offset, raw) for p, raw in origins.values]
         ids = (self.modality, self.event_id, self.case_id)
         return _unpickled, (*ids, places, [*self.columns], plain, self.bools)
+
+    def keys(self, name: str) -> list[str]:
+        """The case ids, or the values of the named column of ids."""
+        if name == "case_id":
+            return self.case_id
+        found: list[str] = self.columns[name].tolist()
+        return found
 
     def take(self, rows: list[int]) -> EventRows:
         """The given rows, in the given order."""

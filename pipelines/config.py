@@ -16,7 +16,7 @@ _LEAST = {
     "shards": 1,
     "batch_rows": 1,
     "batch_wait_ms": 1,
-    "decide_wait_ms": 0,
+    "collect_wait_ms": 1,
     "cached_vectors": 0,
     "media_wait_ms": 0,
     "case_ttl_s": 1,
@@ -42,12 +42,11 @@ class JobConfig:
         model_folder: folder of the model version to start with.
         prefix: put before every topic name; keeps runs apart.
         nodes: parallelism, one TaskManager slot each.
-        shards: keyed state is split in this many parts; it bounds `nodes`. After a
-            checkpoint Flink copies a part when it is touched: small parts, short waits.
+        shards: keyed state is split in this many parts; it bounds `nodes`.
         batch_rows: encode job: payloads encoded in one call.
         batch_wait_ms: encode job: longest wait for a batch to fill.
         cached_vectors: encode job: vectors kept by content, per node.
-        decide_wait_ms: score job: how long a decision may wait for others to be made
+        collect_wait_ms: score job: how long a JSON event may wait for others to go on
             with it.
         media_wait_ms: score job: how long media wait for their tabular event before
             they are scored without it.
@@ -59,14 +58,14 @@ class JobConfig:
     model_folder: str
     prefix: str = ""
     nodes: int = 1
-    shards: int = 256
+    shards: int = 16
     batch_rows: int = 16
     batch_wait_ms: int = 20
     cached_vectors: int = 4096
-    decide_wait_ms: int = 8
+    collect_wait_ms: int = 5
     media_wait_ms: int = 10_000
     case_ttl_s: int = 600
-    checkpoint_ms: int = 10_000
+    checkpoint_ms: int = 30_000
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

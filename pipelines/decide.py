@@ -59,12 +59,11 @@ def decision_frames(
     mask: NDArray[np.bool_],
     scored: Scored,
     reasons: Mapping[int, list[dict[str, Any]]],
-    alerted: dict[str, bool],
     decided_ms: int,
 ) -> Iterator[tuple[str, str, bytes]]:
     """(topic, key or "", value) of everything a batch of decisions causes.
 
-    `alerted` says which cases were alerted before, and is brought up to date.
+    An alert is caused when it is not what the case was told last, which it remembers.
     """
     columns = decision_columns(manifest, pending, mask, scored, reasons, decided_ms)
     yield "decisions", "", frame_of(DECISIONS, columns)
@@ -78,10 +77,10 @@ def decision_frames(
     if fused:
         yield "vectors", "", _vectors(manifest, pending, scored, [*fused.values()])
     for i, one in enumerate(pending):
-        case_id, alert = one.case.case_id, bool(scored.alert[i])
-        if alert != alerted[case_id]:
-            alerted[case_id] = alert
-            yield "alerts", case_id, _alert(columns, i, reasons.get(i, []))
+        alert = bool(scored.alert[i])
+        if alert != one.case.alerted:
+            one.case.alerted = alert
+            yield "alerts", one.case.case_id, _alert(columns, i, reasons.get(i, []))
 
 
 def _features(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from connectors.flink import OUT, SHARDED, aside_of, by_shard_key, sink, source
+from pyflink.common.typeinfo import Types
+
+from connectors.flink import KEYED, OUT, aside_of, by_first_field, sink, source
 from connectors.records import MEDIA
 from connectors.topics import event_topic
 from pipelines.config import JobConfig
@@ -29,15 +31,15 @@ def build(config: JobConfig) -> str:
     )
     rows = values.process(
         ReadEvents(
-            columns={},
             topics=topics,
-            key="case_id",
-            shards=config.nodes,  # one batch per node fills fastest
+            shards=config.shards,
+            nodes=config.nodes,
             dead_letters=config.topic("dead-letters"),
         ),
-        SHARDED,
+        KEYED,
     ).name("read")
-    encoded = by_shard_key(rows).process(EncodeMedia(asdict(config)), OUT)
+    batches = by_first_field(rows, Types.LONG())
+    encoded = batches.process(EncodeMedia(asdict(config)), OUT)
     outputs = [config.topic(name) for name in OUTPUTS]
     out = encoded.name("encode").uid("encode").union(aside_of(rows))
     sink(tables, out, outputs, bootstrap=config.bootstrap)

@@ -19,7 +19,8 @@ def environment(
     Thread mode runs Python inside the TaskManager (no bundle waits, no second process);
     a buffer leaves with every row (a timeout of 1 ms keeps a thread per task awake);
     objects are reused between operators; restarts never stop, since no event may be
-    lost.
+    lost. RocksDB keeps the state: on the heap, Flink copies a whole list or map when it
+    is touched after a checkpoint.
     """
     flink = Configuration()
     for key, value in {
@@ -29,6 +30,9 @@ def environment(
         "execution.buffer-timeout.interval": "0 ms",
         "pipeline.object-reuse": "true",
         "execution.checkpointing.interval": f"{config.checkpoint_ms} ms",
+        "state.backend.type": "rocksdb",
+        "state.backend.rocksdb.timer-service.factory": "HEAP",
+        "execution.checkpointing.incremental": "true",
         "restart-strategy.type": "fixed-delay",
         "restart-strategy.fixed-delay.attempts": "2147483647",
         "restart-strategy.fixed-delay.delay": "1 s",
@@ -37,4 +41,5 @@ def environment(
         flink.set_string(key, value)
     env = StreamExecutionEnvironment.get_execution_environment(flink)
     env.set_parallelism(config.nodes)
+    env.set_max_parallelism(config.shards)
     return env, StreamTableEnvironment.create(env)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from pyflink.common.typeinfo import Types
 
 from automl.features import FeatureAssembler
 from automl.registry import verify
 from automl.task import TaskSpec
-from connectors.flink import OUT, SHARDED, aside_of, by_shard_key, sink, source
+from connectors.flink import KEYED, OUT, aside_of, by_first_field, sink, source
 from pipelines.config import JobConfig
 from pipelines.environment import environment
 from pipelines.operators.aggregate import AggregateWindows
-from pipelines.operators.read import ReadEvents
+from pipelines.operators.read import CollectEvents
 from pipelines.operators.route import RouteToCases
 from pipelines.operators.score import ScoreCases
 
@@ -26,44 +29,37 @@ def build(config: JobConfig) -> str:
     spec = TaskSpec.from_json(manifest.task)
     entities = FeatureAssembler(spec).entities
     keys = [*(spec.entities[entity] for entity in entities), "case_id"]
-    shards, dead = config.shards, config.topic("dead-letters")
     kafka = {"bootstrap": config.bootstrap, "group": f"{config.prefix}score"}
+    spread: dict[str, Any] = {
+        "shards": config.shards,
+        "nodes": config.nodes,
+        "dead_letters": config.topic("dead-letters"),
+    }
 
-    tabular = config.topic("events.tabular")
-    values = source(tables, "tabular", [tabular], **kafka)
-    rows = values.process(
-        ReadEvents(
-            columns=spec.needed_columns,
-            topics={tabular: "tabular"},
-            key=keys[0],
-            shards=shards,
-            dead_letters=dead,
-        ),
-        SHARDED,
-    ).name("read")
+    records = source(tables, "tabular", [config.topic("events.tabular")], **kafka)
+    collect = CollectEvents(
+        columns=spec.needed_columns,
+        key=keys[0],
+        wait_ms=config.collect_wait_ms,
+        **spread,
+    )
+    rows = by_first_field(records, Types.INT()).process(collect, KEYED)
+    rows = rows.name("collect").uid("collect")
     aside = [aside_of(rows)]
     for entity, next_key in zip(entities, keys[1:], strict=True):
         windows = AggregateWindows(
-            task=spec.to_dict(),
-            entity=entity,
-            next_key=next_key,
-            shards=shards,
-            dead_letters=dead,
+            task=spec.to_dict(), entity=entity, next_key=next_key, **spread
         )
-        rows = by_shard_key(rows).process(windows, SHARDED)
+        rows = by_first_field(rows, Types.LONG()).process(windows, KEYED)
         rows = rows.name(f"windows-{entity}").uid(f"windows-{entity}")
         aside.append(aside_of(rows))
 
     inputs = [config.topic("embeddings"), config.topic("models")]
-    routed = (
-        source(tables, "routed", inputs, **kafka)
-        .process(
-            RouteToCases(models=inputs[1], shards=shards, dead_letters=dead), SHARDED
-        )
-        .name("route")
-    )
+    routed = source(tables, "routed", inputs, **kafka)
+    routed = routed.process(RouteToCases(models=inputs[1], **spread), KEYED)
+    routed = routed.name("route")
     aside.append(aside_of(routed))
-    cases = by_shard_key(rows.union(routed))
+    cases = by_first_field(rows.union(routed), Types.LONG())
     scored = cases.process(ScoreCases(asdict(config)), OUT).name("score").uid("score")
     outputs = [config.topic(name) for name in OUTPUTS]
     sink(tables, scored.union(*aside), outputs, bootstrap=config.bootstrap)

@@ -14,7 +14,7 @@ from connectors.topics import MAX_VALUE_BYTES
 HOST = "127.0.0.1"
 FRAMEWORK_HEAP_MB, TASK_HEAP_MB = 128, 448
 DIRECT_MB = {"framework": 128, "task": 64, "network": 64}
-MANAGED_MB, METASPACE_MB = 32, 256
+MANAGED_MB, METASPACE_MB = 96, 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +130,7 @@ def flink_settings(home: Path, ports: Ports, opens: str) -> dict[str, Any]:
         "restart-strategy.type": "fixed-delay",
         "restart-strategy.fixed-delay.attempts": 2147483647,
         "restart-strategy.fixed-delay.delay": "1 s",
-        "state.backend.type": "hashmap",
+        "state.backend.type": "rocksdb",
         "execution.checkpointing.interval": "2000 ms",
         "execution.checkpointing.storage": "filesystem",
         "execution.checkpointing.dir": checkpoints,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyflink.common import Row
+from numpy.typing import NDArray
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
@@ -14,7 +14,8 @@ from pyflink.datastream.state import ListStateDescriptor
 from automl.task import TaskSpec
 from automl.windows import ShardWindows
 from connectors.rows import ADDED_PREFIX, EventRows
-from pipelines.operators.read import by_shard, letters_aside
+from pipelines.operators.read import letters_aside, to_nodes
+from pipelines.operators.shards import OwnShards, Shards, by_shard
 
 #: Appended rows of a shard, at least, before its state is pruned into one entry; and
 #: as many as that entry holds, so that pruning costs the same per row at any size.
@@ -27,7 +28,7 @@ def windows_column(entity: str) -> str:
 
 
 class AggregateWindows(KeyedProcessFunction):
-    """Adds one entity's window features, and sends rows on to the next key's shard.
+    """Adds one entity's window features, and sends rows on to the next key's node.
 
     Durable state of a shard is the list of rows it has seen inside the horizon; the
     structure that answers windows lives in memory and is rebuilt from that list.
@@ -36,8 +37,9 @@ class AggregateWindows(KeyedProcessFunction):
     Args:
         task: the task file, resolved, as a plain dict.
         entity: whose windows.
-        next_key: the column that chooses the shard of the next operator.
+        next_key: the column that chooses the node of the next operator.
         shards: number of shards.
+        nodes: the job's parallelism.
         dead_letters: full name of the dead-letter topic.
     """
 
@@ -48,17 +50,20 @@ class AggregateWindows(KeyedProcessFunction):
         entity: str,
         next_key: str,
         shards: int,
+        nodes: int,
         dead_letters: str,
     ) -> None:
         self._task = task
         self._entity = entity
         self._next_key = next_key
-        self._shards = shards
+        self._layout = (shards, nodes)
         self._dead_letters = dead_letters
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        """Open the shard's list of seen rows."""
+        """Open the list of seen rows of every shard."""
         self._spec = TaskSpec.from_json(self._task)
+        self._shards = Shards(*self._layout)
+        self._own = OwnShards(runtime_context, self._shards)
         self._windows: dict[int, ShardWindows] = {}
         self._appended: dict[int, int] = {}
         self._compacted: dict[int, int] = {}
@@ -69,30 +74,42 @@ class AggregateWindows(KeyedProcessFunction):
     def process_element(
         self, value: EventRows, ctx: KeyedProcessFunction.Context
     ) -> Any:
-        """Rows of one shard."""
-        shard, rows = ctx.get_current_key(), value
+        """Rows of shards of this node."""
+        keys = value.keys(self._spec.entities[self._entity])
+        values = np.empty((len(value), len(self._spec.window_features(self._entity))))
+        late = np.zeros(len(value), dtype=np.bool_)
+        for shard, members in by_shard(keys, self._shards.count).items():
+            whole = len(members) == len(value)
+            rows = value if whole else value.take(members)
+            seen, late[members] = self._observe(shard, rows)
+            values[members] = seen
+        value.columns[windows_column(self._entity)] = values
+        if late.any():
+            reason = f"older than the windows of its {self._entity} reach back"
+            letters = [
+                value.dead_letter(row, kind="late", reason=reason)
+                for row in np.flatnonzero(late).tolist()
+            ]
+            yield from letters_aside(self._dead_letters, letters)
+            value = value.take(np.flatnonzero(~late).tolist())
+        if len(value):
+            yield from to_nodes(self._shards, value, self._next_key)
+
+    def _observe(
+        self, shard: int, rows: EventRows
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Window features of rows of one shard, and which of them came too late."""
+        self._own.use(shard)
         windows = self._windows.get(shard)
         if windows is None:
             windows = self._windows[shard] = self._restored(shard)
         ids = rows.columns[windows.entity_column]
         values, late = windows.observe(ids, rows.event_time_ms, rows.columns)
-        rows.columns[windows_column(self._entity)] = values
         if late.any():
-            reason = f"older than the windows of its {self._entity} reach back"
-            letters = [
-                rows.dead_letter(row, kind="late", reason=reason)
-                for row in np.flatnonzero(late).tolist()
-            ]
-            yield from letters_aside(self._dead_letters, letters)
             rows = rows.take(np.flatnonzero(~late).tolist())
-            if not len(rows):
-                return
-        self._remember(shard, windows, rows)
-        keys = rows.case_id
-        if self._next_key != "case_id":
-            keys = rows.columns[self._next_key].tolist()
-        for target, part in by_shard(rows, keys, self._shards):
-            yield Row(target, part)
+        if len(rows):
+            self._remember(shard, windows, rows)
+        return values, late
 
     def _restored(self, shard: int) -> ShardWindows:
         windows = ShardWindows(self._spec, self._entity)

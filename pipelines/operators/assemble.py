@@ -49,7 +49,6 @@ class Case:
         held: media that wait for the tabular event.
         revisions: decisions made so far.
         alerted: whether the last decision was an alert.
-        touched_ms: the shard's clock when an event last landed.
     """
 
     case_id: str
@@ -58,13 +57,12 @@ class Case:
     held: list[Landing] = field(default_factory=list)
     revisions: int = 0
     alerted: bool = False
-    touched_ms: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled small: the shard keeps a case for minutes, and every checkpoint."""
         contents = {i: (c.dtype.char, c.tobytes()) for i, c in self.contents.items()}
         seen = [*self.seen]
-        flags = (self.held, self.revisions, self.alerted, self.touched_ms)
+        flags = (self.held, self.revisions, self.alerted)
         return _unpickled, (self.case_id, seen, contents, flags)
 
 
@@ -72,7 +70,7 @@ def _unpickled(
     case_id: str,
     seen: list[tuple[int, str]],
     contents: dict[int, tuple[str, bytes]],
-    flags: tuple[list[Landing], int, bool, int],
+    flags: tuple[list[Landing], int, bool],
 ) -> Case:
     arrays = {i: np.frombuffer(raw, char) for i, (char, raw) in contents.items()}
     return Case(case_id, set(seen), arrays, *flags)
@@ -88,7 +86,7 @@ class Pending:
     contents: dict[int, NDArray[Any]]
 
 
-def land(case: Case, landing: Landing, clock_ms: int) -> list[Pending]:
+def land(case: Case, landing: Landing) -> list[Pending]:
     """The decisions that one event causes, oldest revision first.
 
     None for an event that was seen before, and for a medium that has to wait for the
@@ -98,7 +96,6 @@ def land(case: Case, landing: Landing, clock_ms: int) -> list[Pending]:
     if key in case.seen:
         return []
     case.seen.add(key)
-    case.touched_ms = clock_ms
     if landing.modality != TABULAR and not case.revisions:
         case.held.append(landing)
         return []

@@ -19,8 +19,13 @@ from connectors.flink import out_row
 from connectors.records import CONTENT_COLUMN, MEDIA, DeadLetter
 from connectors.rows import EventRows, concat_rows
 from connectors.schemas import frame_of, vectors_schema
+from connectors.topics import TOPICS
 from encoders.base import Encoder, PayloadError
-from pipelines.operators.read import by_shard, letters_out
+from pipelines.operators.read import letters_out
+from pipelines.operators.shards import by_shard
+
+#: Frames a batch is split into at most: what is of one case must keep its order.
+LANES = TOPICS["embeddings"].partitions
 
 
 class EncodeMedia(KeyedProcessFunction):
@@ -127,11 +132,11 @@ class EncodeMedia(KeyedProcessFunction):
             return
         good = rows.take(kept)
         good.columns = {"vector": np.stack([v for v in vectors if v is not None])}
-        for shard, part in by_shard(good, good.case_id, self._config["shards"]):
-            frame = self._frame(encoder, part)
+        for lane, members in by_shard(good.case_id, LANES).items():
+            frame = self._frame(encoder, good.take(members))
             if rows.modality in MEDIA:  # the score job makes its own of features
-                yield out_row(self._topic("embeddings"), str(shard), frame)
-            yield out_row(self._topic("vectors"), str(shard), frame)
+                yield out_row(self._topic("embeddings"), str(lane), frame)
+            yield out_row(self._topic("vectors"), str(lane), frame)
 
     def _frame(self, encoder: Encoder, rows: EventRows) -> bytes:
         return frame_of(

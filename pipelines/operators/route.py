@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyflink.common import Row
-from pyflink.datastream import ProcessFunction
+from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from connectors.codec import CodecError, decode_frame
 from connectors.flink import place_and_value
 from connectors.records import DeadLetter, Place
 from connectors.rows import EventRows, Origins
 from connectors.schemas import rows_of_list
-from pipelines.operators.read import by_shard, letters_aside
+from pipelines.operators.read import letters_aside, to_nodes
+from pipelines.operators.shards import Shards
 
 #: What a value of other content than ours makes the reading below raise.
 _UNREADABLE = (
@@ -31,33 +32,40 @@ _UNREADABLE = (
 
 
 class RouteToCases(ProcessFunction):
-    """Source rows of `embeddings` and `models` to `SHARDED` rows keyed by case.
+    """Source rows of `embeddings` and `models` to `KEYED` rows, by case.
 
-    An announcement goes to every shard as a plain dict, in order with its rows.
+    An announcement goes to every node as a plain dict, in order with its rows.
 
     Args:
         models: full name of the topic of announcements.
         shards: number of shards.
+        nodes: the job's parallelism.
         dead_letters: full name of the dead-letter topic.
     """
 
-    def __init__(self, *, models: str, shards: int, dead_letters: str) -> None:
+    def __init__(
+        self, *, models: str, shards: int, nodes: int, dead_letters: str
+    ) -> None:
         self._models = models
-        self._shards = shards
+        self._layout = (shards, nodes)
         self._dead_letters = dead_letters
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Learn which node has which shard."""
+        self._shards = Shards(*self._layout)
 
     def process_element(self, value: Row, ctx: ProcessFunction.Context) -> Any:
         """One Kafka value."""
-        place, raw = place_and_value(value)
+        _, record = value
+        place, raw = place_and_value(record)
         try:
             if place.topic == self._models:
                 announced = _announcement(raw, place)
-                for shard in range(self._shards if announced else 0):
-                    yield Row(shard, announced)
+                for node in self._shards.every_node() if announced else ():
+                    yield Row(node, announced)
             else:
                 rows = _embeddings(raw or b"", place)
-                for shard, part in by_shard(rows, rows.case_id, self._shards):
-                    yield Row(shard, part)
+                yield from to_nodes(self._shards, rows, "case_id")
         except _UNREADABLE as error:
             letter = DeadLetter(
                 place=place,

@@ -36,7 +36,7 @@ def rows(ids, origins):
 @pytest.fixture
 def mixed():
     framed = rows("abc", Origins.of_frame(FRAME, np.array([4, 5, 9], dtype=np.int32)))
-    single = rows("z", Origins.of_object(JSON, b'{"event_id": "z"}'))
+    single = rows("z", Origins.of_objects([(JSON, b'{"event_id": "z"}')]))
     return concat_rows([single, framed])
 
 

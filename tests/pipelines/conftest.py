@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from connectors.codec import decode_frame, encode_frame
 from connectors.events import EventReader
 from connectors.records import MODALITIES, Place
+from pipelines.operators import shards
 
 WIDTH = 16
 AT_MS = 1_760_000_000_000
@@ -47,10 +50,14 @@ KINDS = {
 
 @dataclass
 class Runtime:
-    """Keyed state in dicts, pickled as Flink keeps it; timers in a list."""
+    """Keyed state in dicts, pickled as Flink keeps it; timers in a list.
+
+    Key k is key group k here; `groups` are those of this subtask.
+    """
 
     clock_ms: int = NOW_MS
     key: int = 0
+    groups: range = range(4)
     kept: dict[Any, Any] = field(default_factory=dict)
     timers: list[tuple[int, int]] = field(default_factory=list)
 
@@ -58,10 +65,23 @@ class Runtime:
         return ListState(self, descriptor.name)
 
     def get_map_state(self, descriptor: Any) -> MapState:
-        return MapState(self, descriptor.name)
+        return MapState(self, descriptor)
 
     def get_state(self, descriptor: Any) -> ValueState:
         return ValueState(self, descriptor.name)
+
+    def get_keyed_state_backend(self) -> Any:
+        return SimpleNamespace(_keyed_state_backend=self)
+
+    def getKeyGroupRange(self) -> Any:
+        return SimpleNamespace(
+            getStartKeyGroup=lambda: self.groups.start,
+            getEndKeyGroup=lambda: self.groups.stop - 1,
+        )
+
+    def setCurrentKey(self, key: int) -> None:
+        assert key in self.groups, "the state of another subtask"
+        self.key = key
 
     def get_current_key(self) -> int:
         return self.key
@@ -133,23 +153,40 @@ class ValueState(_State):
 
 
 class MapState(_State):
-    @property
-    def _map(self) -> dict[str, bytes]:
-        found: dict[str, bytes] = self._runtime.kept.setdefault(self._place, {})
-        return found
+    def __init__(self, runtime: Runtime, descriptor: Any) -> None:
+        super().__init__(runtime, descriptor.name)
+        ttl = descriptor._ttl_config
+        self._ttl_ms = ttl.get_ttl().to_milliseconds() if ttl else math.inf
+
+    def _map(self) -> dict[str, tuple[int, bytes]]:
+        kept = self._runtime.kept.setdefault(self._place, {})
+        for key, (written_ms, _) in list(kept.items()):
+            if self._runtime.clock_ms - written_ms >= self._ttl_ms:
+                del kept[key]
+        return kept
 
     def get(self, key: str) -> Any:
-        kept = self._map.get(key)
-        return None if kept is None else pickle.loads(kept)
+        kept = self._map().get(key)
+        return None if kept is None else pickle.loads(kept[1])
 
     def put(self, key: str, value: Any) -> None:
-        self._map[key] = pickle.dumps(value)
+        self._map()[key] = (self._runtime.clock_ms, pickle.dumps(value))
 
     def remove(self, key: str) -> None:
-        self._map.pop(key, None)
+        self._map().pop(key, None)
 
-    def values(self) -> list[Any]:
-        return [pickle.loads(v) for v in self._map.values()]
+    def is_empty(self) -> bool:
+        return not self._map()
+
+    def items(self) -> list[Any]:
+        return [(key, pickle.loads(v)) for key, (_, v) in self._map().items()]
+
+
+@pytest.fixture(autouse=True)
+def flink_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key k is in key group k, and a Java key is the number itself."""
+    monkeypatch.setattr(shards, "_java_key", lambda key: key)
+    monkeypatch.setattr(shards, "_key_group", lambda key, groups: key % groups)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(given, key, ne
         ("shards", 2**31),
         ("batch_rows", "16"),
         ("batch_wait_ms", 0),
-        ("decide_wait_ms", -1),
+        ("collect_wait_ms", 0),
         ("cached_vectors", -1),
         ("media_wait_ms", -1),
         ("media_wait_ms", None),

@@ -24,9 +24,9 @@ def pending():
     """Case a with its payment and its text, case b with its payment."""
     a, b = Case("a"), Case("b")
     vector = np.full(WIDTH, 0.25, np.float32)
-    found = land(a, Landing("a.tab", 0, AT_MS, 7, np.arange(6.0)), 1)
-    found += land(b, Landing("b.tab", 0, AT_MS + 1, 0, np.arange(6.0) + 10), 1)
-    return [*found, *land(a, Landing("a.txt", 1, AT_MS + 2, 9, vector), 1)]
+    found = land(a, Landing("a.tab", 0, AT_MS, 7, np.arange(6.0)))
+    found += land(b, Landing("b.tab", 0, AT_MS + 1, 0, np.arange(6.0) + 10))
+    return [*found, *land(a, Landing("a.txt", 1, AT_MS + 2, 9, vector))]
 
 
 def scored_as(*scores):
@@ -48,13 +48,12 @@ def scored_none(*scores):
     return scored
 
 
-def frames(manifest, pending, scored, reasons=None, alerted=None):
+def frames(manifest, pending, scored, reasons=None, alerted=""):
+    """What a batch causes when the cases named in `alerted` were alerted before."""
     x, _, mask = inputs(pending, features=6, width=WIDTH)
-    if alerted is None:
-        alerted = {"a": False, "b": False}
-    out = decision_frames(
-        manifest, pending, x, mask, scored, reasons or {}, alerted, DECIDED_MS
-    )
+    for one in pending:
+        one.case.alerted = one.case.case_id in alerted
+    out = decision_frames(manifest, pending, x, mask, scored, reasons or {}, DECIDED_MS)
     found = {}
     for topic, key, value in out:
         if topic == "alerts":
@@ -142,10 +141,9 @@ def test_a_case_without_media_has_no_fused_vector(manifest, pending):
 
 
 def test_an_alert_leaves_at_every_change_of_its_case(manifest, pending):
-    alerted = {"a": False, "b": True}
     reasons = {0: [{"why": 1}]}
     scored = scored_as(0.7, 0.9, 0.2)
-    found = frames(manifest, pending, scored, reasons, alerted)
+    found = frames(manifest, pending, scored, reasons, alerted="b")
     told = [(key, a["revision"], a["alert"]) for key, a in found["alerts"]]
     assert told == [("a", 0, True), ("a", 1, False)]
     first = found["alerts"][0][1]
@@ -154,16 +152,16 @@ def test_an_alert_leaves_at_every_change_of_its_case(manifest, pending):
     assert first["gates"] == {"tabular": 1, "text": 0.25, "image": 0, "audio": 0}
     assert first["event_time"] == "2025-10-09T08:53:20.123000+00:00"
     assert first["decided_at"] == "2025-10-09T08:53:20.456000+00:00"
-    # brought up to date, for the decisions to come
-    assert alerted == {"a": False, "b": True}
-    frames(manifest, pending[:1], scored_as(0.7), alerted=alerted)
-    assert alerted == {"a": True, "b": True}
+    # the cases know, for the decisions to come
+    a, b = pending[0].case, pending[1].case
+    assert (a.alerted, b.alerted) == (False, True)
+    frames(manifest, pending[:1], scored_as(0.7))
+    assert (a.alerted, b.alerted) == (True, True)
 
 
 def test_an_alert_that_stays_is_not_told_again(manifest, pending):
     scored = scored_as(0.7, 0.1, 0.8)
-    alerted = {"a": True, "b": False}
-    assert "alerts" not in frames(manifest, pending, scored, alerted=alerted)
+    assert "alerts" not in frames(manifest, pending, scored, alerted="a")
 
 
 def test_scores_have_six_digits_so_that_batches_do_not_show(manifest, pending):

@@ -186,9 +186,8 @@ def answer_as_jobs_do(topics):
         for i in range(len(rows) if rows else 0):
             case = cases.setdefault(rows.case_id[i], Case(rows.case_id[i]))
             number = MODALITIES.index(modality)
-            for one in land(
-                case, Landing(rows.event_id[i], number, 1, 0, np.ones(1)), 1
-            ):
+            landing = Landing(rows.event_id[i], number, 1, 0, np.ones(1))
+            for one in land(case, landing):
                 topics.answer("run.decisions", decision(one))
 
 

@@ -11,7 +11,7 @@ from connectors.rows import concat_rows
 from pipelines.offline import backfill_rows
 from pipelines.operators import aggregate
 from pipelines.operators.aggregate import AggregateWindows, windows_column
-from pipelines.operators.read import by_shard, shard_of
+from pipelines.operators.shards import shard_of
 
 AT_MS = 1_760_000_000_000
 SHARDS = 4
@@ -36,23 +36,20 @@ def events(payment):
     return found
 
 
-def window_operator(task, entity="customer", next_key="terminal"):
+def window_operator(task, entity="customer", next_key="terminal", nodes=1):
     return AggregateWindows(
         task=task,
         entity=entity,
         next_key=next_key,
         shards=SHARDS,
+        nodes=nodes,
         dead_letters="run.dead-letters",
     )
 
 
-def run(runtime, operator, rows, key="customer"):
-    """Rows through one operator, by the shards of `key`."""
-    keys = rows.case_id if key == "case_id" else rows.columns[key].tolist()
-    out = []
-    for shard, part in by_shard(rows, keys, SHARDS):
-        out += runtime.give(operator, shard, part)
-    return out
+def run(runtime, operator, rows):
+    """Rows through one operator of a node that has all shards."""
+    return runtime.give(operator, 0, rows)
 
 
 def values_by_id(out, entity="customer"):
@@ -93,9 +90,8 @@ def test_the_jobs_features_equal_the_backfill_bit_for_bit(
         part = rows_of("tabular", *events[at : at + 7], frame=True)
         # every row by itself, so that the second operator sees the stream's order
         for i in range(len(part)):
-            for shard, rows in run(runtime, first, part.take([i])):
-                for target, done in second_runtime.give(second, shard, rows):
-                    assert target == shard_of(done.case_id[0], SHARDS)
+            for node, rows in run(runtime, first, part.take([i])):
+                for _, done in second_runtime.give(second, node, rows):
                     x = assembler.assemble(
                         done.event_time_ms,
                         done.columns,
@@ -147,12 +143,12 @@ def test_a_restart_goes_on_bit_for_bit(
     assert (kept < len(events)) == (compact_after == 5)
 
 
-def test_rows_go_on_to_the_shard_of_the_next_key(runtime, task, rows_of, events):
-    operator = runtime.open(window_operator(task))
+def test_rows_go_on_to_the_node_of_the_next_key(runtime, task, rows_of, events):
+    operator = runtime.open(window_operator(task, nodes=SHARDS))
     out = run(runtime, operator, rows_of("tabular", *events[:50]))
     assert sum(len(rows) for _, rows in out) == 50
-    for shard, rows in out:
-        assert {shard_of(t, SHARDS) for t in rows.columns["terminal"]} == {shard}
+    for node, rows in out:
+        assert {shard_of(t, SHARDS) for t in rows.columns["terminal"]} == {node}
 
 
 def test_a_late_row_becomes_a_dead_letter_and_changes_nothing(

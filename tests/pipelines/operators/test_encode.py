@@ -11,7 +11,7 @@ from connectors.records import Place
 from connectors.rows import EventRows, Origins
 from encoders import load_encoders
 from pipelines.operators.encode import EncodeMedia, VectorCache
-from pipelines.operators.read import shard_of
+from pipelines.operators.shards import shard_of
 
 AT_MS = 1_760_000_000_000
 NUMBER = itertools.count()

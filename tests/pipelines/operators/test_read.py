@@ -2,32 +2,56 @@ import json
 import time
 
 import pyarrow as pa
+import pytest
 from pyflink.common import Row
 
 from connectors.codec import decode_frame, encode_frame
 from connectors.records import DeadLetter, Place
 from connectors.schemas import TIME
-from pipelines.operators.read import (
-    ReadEvents,
-    by_shard,
-    letters_out,
-    now_ms,
-    shard_of,
-)
+from pipelines.operators import read as read_module
+from pipelines.operators.read import CollectEvents, ReadEvents, letters_out, now_ms
+from pipelines.operators.shards import shard_of
 
 AT_MS = 1_760_000_000_000
 
 
-def read(value, *, key="case_id", modality="tabular", topic="run.events"):
+def read(value, *, modality="text", topic="run.events", nodes=1):
     operator = ReadEvents(
-        columns={"customer": "id"},
         topics={topic: modality},
-        key=key,
         shards=4,
+        nodes=nodes,
         dead_letters="run.dead-letters",
     )
     operator.open(None)
-    return list(operator.process_element(Row(topic, 1, 9, value), None))
+    return list(operator.process_element(Row(1, (topic, 1, 9, value)), None))
+
+
+@pytest.fixture
+def collector(runtime):
+    """Payments keyed by customer, which wait 5 ms for each other."""
+
+    def make(nodes=1, key="case_id"):
+        operator = CollectEvents(
+            columns={"customer": "id"},
+            key=key,
+            wait_ms=5,
+            shards=4,
+            nodes=nodes,
+            dead_letters="run.dead-letters",
+        )
+        return runtime.open(operator)
+
+    return make
+
+
+def record(offset, value):
+    return ("run.events", 1, offset, value)
+
+
+def one(number, customer="x"):
+    event = {"event_id": f"e{number}", "case_id": f"k{number}"}
+    event |= {"event_time_ms": AT_MS, "customer": customer}
+    return json.dumps(event).encode()
 
 
 def frame(ids, customers):
@@ -44,30 +68,86 @@ def frame(ids, customers):
     )
 
 
-def test_a_shard_is_the_same_in_every_process():
-    # crc32("case-1") = 3717390022
-    assert shard_of("case-1", 16) == 3717390022 % 16
-    assert {shard_of(f"case-{i}", 4) for i in range(50)} == {0, 1, 2, 3}
-
-
-def test_rows_go_to_the_shard_of_their_case_in_their_order():
+def test_a_frame_goes_on_at_once_in_its_order(runtime, collector):
     ids = [f"e{i}" for i in range(40)]
-    out = read(frame(ids, ["c"] * 40))
+    operator = collector()
+    ((node, rows),) = runtime.give(operator, 1, record(9, frame(ids, ["c"] * 40)))
+    assert (node, rows.event_id) == (0, ids)
+
+
+def test_rows_go_to_the_node_of_their_key_in_their_order(runtime, collector):
+    ids = [f"e{i}" for i in range(40)]
+    out = runtime.give(collector(nodes=2), 1, record(9, frame(ids, ["c"] * 40)))
     assert sorted(i for _, rows in out for i in rows.event_id) == sorted(ids)
-    assert len({shard for shard, _ in out}) == len(out) == 4
-    for shard, rows in out:
-        assert {shard_of(case_id, 4) for case_id in rows.case_id} == {shard}
+    assert sorted(node for node, _ in out) == [0, 2]  # the first shard of each
+    for node, rows in out:
+        assert {shard_of(k, 4) // 2 * 2 for k in rows.case_id} == {node}
         numbers = [int(i[1:]) for i in rows.event_id]
         assert numbers == sorted(numbers)
 
 
-def test_the_key_may_be_an_entity():
-    out = read(frame(["a", "b"], [7, 7]), key="customer")
-    assert [(shard, len(rows)) for shard, rows in out] == [(shard_of("7", 4), 2)]
+def test_the_key_may_be_an_entity(runtime, collector):
+    operator = collector(nodes=4, key="customer")
+    out = runtime.give(operator, 1, record(9, frame(["a", "b"], [7, 7])))
+    assert [(node, len(rows)) for node, rows in out] == [(shard_of("7", 4), 2)]
 
 
-def test_a_value_of_good_and_bad_rows_gives_both(apart):
-    good, (letter,) = apart(read(frame(["a", "b", "c"], ["x", None, "x"])))
+def test_single_events_wait_for_each_other(runtime, collector):
+    operator = collector()
+    assert runtime.give(operator, 1, record(1, one(1))) == []
+    assert runtime.wait(operator, 3) == []
+    assert runtime.give(operator, 1, record(2, one(2))) == []
+    assert runtime.wait(operator, 1) == []
+    ((_, rows),) = runtime.wait(operator, 1)
+    assert rows.event_id == ["e1", "e2"]
+    assert [rows.dead_letter(i, kind="k", reason="r").value for i in (0, 1)] == [
+        one(1),
+        one(2),
+    ]
+    assert rows.dead_letter(1, kind="k", reason="r").place.offset == 2
+    assert runtime.wait(operator, 1000) == []
+
+
+def test_many_single_events_do_not_wait(runtime, collector, monkeypatch):
+    monkeypatch.setattr(read_module, "MOST_COLLECTED", 3)
+    operator = collector()
+    out = [runtime.give(operator, 1, record(i, one(i))) for i in range(4)]
+    assert [len(rows) for _, rows in out[2]] == [3]
+    assert out[0] == out[1] == out[3] == []
+    ((_, rest),) = runtime.wait(operator, 5)
+    assert rest.event_id == ["e3"]
+
+
+def test_a_frame_does_not_overtake_what_waits(runtime, collector):
+    operator = collector()
+    runtime.give(operator, 1, record(1, one(1)))
+    out = runtime.give(operator, 1, record(2, frame(["e2"], ["x"])))
+    assert [rows.event_id for _, rows in out] == [["e1"], ["e2"]]
+    assert runtime.wait(operator, 1000) == []
+
+
+def test_what_waits_is_not_lost_in_a_restart(runtime, collector, apart):
+    operator = collector()
+    runtime.give(operator, 1, record(1, one(1)))
+    runtime.give(operator, 1, record(2, b"junk"))
+    runtime.give(operator, 2, record(1, one(3)))
+    on, (letter,) = apart(runtime.wait(collector(), 5))
+    assert [rows.event_id for _, rows in on] == [["e1"], ["e3"]]
+    assert (letter["value"], letter["offset"]) == (b"junk", 2)
+    assert runtime.wait(collector(), 1000) == []
+
+
+def test_a_restart_goes_on_behind_what_waits(runtime, collector):
+    runtime.give(collector(), 1, record(1, one(1)))
+    operator = collector()
+    assert runtime.give(operator, 1, record(2, one(2))) == []
+    ((_, rows),) = runtime.wait(operator, 5)
+    assert rows.event_id == ["e1", "e2"]
+
+
+def test_a_value_of_good_and_bad_rows_gives_both(runtime, collector, apart):
+    value = frame(["a", "b", "c"], ["x", None, "x"])
+    good, (letter,) = apart(runtime.give(collector(), 1, record(9, value)))
     assert (letter["event_id"], letter["row"]) == ("b", 1)
     place = letter["topic"], letter["partition"], letter["offset"]
     assert place == ("run.events", 1, 9)
@@ -86,12 +166,6 @@ def test_media_topics_are_read_by_their_modality():
     ((_, rows),) = read(json.dumps(event).encode(), modality="text")
     assert rows.modality == "text"
     assert rows.columns["text"].tolist() == ["hi"]
-
-
-def test_one_key_is_not_copied():
-    ((_, rows),) = read(frame(["a"], ["x"]))
-    ((_, same),) = by_shard(rows, ["k"], 4)
-    assert same is rows
 
 
 def test_dead_letters_leave_one_by_one_with_their_modality_as_key():

@@ -7,16 +7,19 @@ from pyflink.common import Row
 
 from connectors.codec import encode_frame
 from connectors.schemas import frame_of, vectors_schema
-from pipelines.operators.read import shard_of
 from pipelines.operators.route import RouteToCases
+from pipelines.operators.shards import shard_of
 
 MODELS = "run.models"
 GOOD = np.array([[1.0, 0.0]], dtype=np.float32)
 
 
 def route(topic, value):
-    operator = RouteToCases(models=MODELS, shards=3, dead_letters="run.dead-letters")
-    return list(operator.process_element(Row(topic, 0, 4, value), None))
+    operator = RouteToCases(
+        models=MODELS, shards=6, nodes=3, dead_letters="run.dead-letters"
+    )
+    operator.open(None)
+    return list(operator.process_element(Row(0, (topic, 0, 4, value)), None))
 
 
 def embeddings(vectors, **changes):
@@ -33,26 +36,26 @@ def embeddings(vectors, **changes):
     return frame_of(vectors_schema(vectors.shape[1]), {**columns, **changes})
 
 
-def test_an_announcement_reaches_every_shard():
+def test_an_announcement_reaches_every_node():
     value = json.dumps({"name": "m", "version": 2, "folder": "/m/v2", "by": "x"})
     out = route(MODELS, value.encode())
     place = {"topic": MODELS, "partition": 0, "offset": 4}
     known = {"name": "m", "version": 2, "folder": "/m/v2", "place": place}
-    assert [tuple(row) for row in out] == [(0, known), (1, known), (2, known)]
+    assert [tuple(row) for row in out] == [(0, known), (2, known), (4, known)]
 
 
 def test_a_tombstone_is_nothing():
     assert route(MODELS, None) == []
 
 
-def test_embeddings_go_to_the_shard_of_their_case():
+def test_embeddings_go_to_the_node_of_their_case():
     vectors = np.eye(20, 4, dtype=np.float32)
     out = route("run.embeddings", embeddings(vectors))
     seen = {}
-    for shard, rows in out:
+    for node, rows in out:
         assert rows.modality == "embedding"
         for i, case_id in enumerate(rows.case_id):
-            assert shard_of(case_id, 3) == shard
+            assert shard_of(case_id, 6) // 2 * 2 == node
             seen[rows.event_id[i]] = (
                 rows.columns["vector"][i].tolist(),
                 int(rows.event_time_ms[i]),

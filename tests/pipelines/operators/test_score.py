@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 
@@ -9,9 +10,9 @@ from connectors.codec import decode_frame
 from connectors.records import Place
 from connectors.rows import EventRows, Origins
 from connectors.schemas import feature_names
-from pipelines.operators import score
 from pipelines.operators.aggregate import windows_column
 from pipelines.operators.score import ScoreCases
+from pipelines.operators.shards import shard_of
 
 AT_MS = 1_760_000_000_000
 WIDTH = 16
@@ -74,22 +75,18 @@ def announcement(folder, version, name="tiny"):
 
 
 @pytest.fixture
-def run(runtime, settings, tables):
-    """All that values of shard 0 cause, each decided before the next one lands."""
+def run(runtime, tables):
+    """All that values of this node cause."""
 
     def give(operator, *values):
-        out = []
-        for value in values:
-            out += runtime.give(operator, 0, value)
-            out += runtime.wait(operator, settings["decide_wait_ms"])
-        return tables(out)
+        return tables([row for v in values for row in runtime.give(operator, 0, v)])
 
     return give
 
 
 @pytest.fixture
 def decide(run):
-    """Decisions that values of shard 0 cause."""
+    """Decisions that values of this node cause."""
     return lambda operator, *values: run(operator, *values).get("run.decisions", [])
 
 
@@ -97,12 +94,8 @@ def story(decisions):
     return [(d["case_id"], d["revision"], d["modalities"]) for d in decisions]
 
 
-def test_a_payment_is_decided_after_the_wait_for_others(
-    runtime, operator, settings, pay, tables
-):
-    assert runtime.give(operator, 0, pay((1, FRAUD))) == []
-    assert runtime.wait(operator, settings["decide_wait_ms"] - 1) == []
-    found = tables(runtime.wait(operator, 1))
+def test_a_payment_is_decided_at_once(operator, run, pay):
+    found = run(operator, pay((1, FRAUD)))
     assert set(found) == {"run.decisions", "run.features", "run.alerts"}
     (decision,) = found["run.decisions"]
     assert decision["case_id"] == "k1"
@@ -114,7 +107,7 @@ def test_a_payment_is_decided_after_the_wait_for_others(
     gates = [decision[f"gate_{m}"] for m in ("tabular", "text", "image", "audio")]
     assert gates == [1, 0, 0, 0]
     # the trees alone speak, and they look at the amount
-    logit = operator._scorer.tree.predict_logit(
+    logit = operator._model.scorer.tree.predict_logit(
         np.array([[FRAUD, 0.0, 50.0, 50.0, 50.0, 50.0]])
     )
     assert decision["score"] == pytest.approx(1 / (1 + np.exp(-logit[0])), abs=1e-6)
@@ -123,10 +116,9 @@ def test_a_payment_is_decided_after_the_wait_for_others(
 
 
 def test_features_leave_beside_the_decision_of_a_payment(
-    runtime, operator, settings, run, pay, embed
+    runtime, operator, run, pay, embed
 ):
-    runtime.give(operator, 0, pay((1, FRAUD), (2, HONEST)))
-    out = runtime.wait(operator, settings["decide_wait_ms"])
+    out = runtime.give(operator, 0, pay((1, FRAUD), (2, HONEST)))
     (frame,) = [decode_frame(x) for topic, _, x in out if topic == "run.features"]
     names = feature_names(frame.schema)
     assert names == ["amount", "hour<=6", "paid", "abroad", "places", "visits"]
@@ -150,53 +142,13 @@ def test_a_fused_vector_leaves_beside_the_decision_of_media(
     assert np.linalg.norm(vector["vector"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_decisions_of_two_shards_are_made_in_one_call(
-    runtime, operator, settings, pay, tables
-):
-    score, calls = operator._scorer.score, []
-    operator._scorer.score = lambda x, *rest: calls.append(len(x)) or score(x, *rest)
-    assert runtime.give(operator, 0, pay((1, HONEST), (2, HONEST))) == []
-    assert runtime.wait(operator, 3) == []
-    assert runtime.give(operator, 1, pay((3, HONEST))) == []
-    # the wait of the first, not of the last
-    out = runtime.wait(operator, settings["decide_wait_ms"] - 3)
-    assert [topic for topic, _, _ in out] == ["run.decisions", "run.features"]
-    made = tables(out)["run.decisions"]
-    assert [d["case_id"] for d in made] == ["k1", "k2", "k3"]
-    assert calls == [3]
-    assert runtime.wait(operator, 20_000) == []
-    # and the next batch waits its own time
-    assert runtime.give(operator, 1, pay((4, HONEST))) == []
-    made = tables(runtime.wait(operator, settings["decide_wait_ms"]))["run.decisions"]
-    assert story(made) == [("k4", 0, ["tabular"])]
-
-
-def test_a_full_batch_is_decided_at_once(runtime, operator, pay, tables, monkeypatch):
-    monkeypatch.setattr(score, "MOST_DUE", 3)
-    assert runtime.give(operator, 0, pay((1, HONEST), (2, HONEST))) == []
-    made = tables(runtime.give(operator, 1, pay((3, HONEST))))["run.decisions"]
-    assert [d["case_id"] for d in made] == ["k1", "k2", "k3"]
-    assert runtime.wait(operator, 20_000) == []
-
-
-@pytest.mark.parametrize("after_tick_ms", [0, 1, 500, 995, 999])
-def test_a_decision_leaves_the_state_within_a_tick(
-    runtime, operator, settings, pay, embed, after_tick_ms
-):
-    runtime.wait(operator, after_tick_ms)
-    runtime.give(operator, 0, pay((1, FRAUD)))
-    runtime.give(operator, 1, pay((2, FRAUD)))
-    assert ("undecided", 0) in runtime.kept
-    runtime.wait(operator, settings["decide_wait_ms"] + 1000)
-    for shard in (0, 1):
-        assert ("undecided", shard) not in runtime.kept
-    runtime.key = 1
-    assert operator._cases.get("k2").alerted
-    # the same for media that wait in vain
-    runtime.give(operator, 0, embed((3, "text")))
-    assert runtime.wait(operator, settings["media_wait_ms"] + 1008) != []
-    runtime.wait(operator, 1000)
-    assert ("undecided", 0) not in runtime.kept
+def test_decisions_of_all_shards_of_a_frame_are_made_in_one_call(operator, decide, pay):
+    scorer, calls = operator._model.scorer, []
+    score = scorer.score
+    scorer.score = lambda x, *rest: calls.append(len(x)) or score(x, *rest)
+    made = decide(operator, pay(*((n, HONEST) for n in range(20))))
+    assert sorted(d["case_id"] for d in made) == sorted(f"k{n}" for n in range(20))
+    assert calls == [20]
 
 
 def test_every_landed_event_revises_the_decision(operator, decide, pay, embed):
@@ -224,9 +176,8 @@ def test_media_that_come_first_wait_for_the_payment(operator, decide, pay, embed
     ]
 
 
-@pytest.mark.parametrize("wait_ms", [0, 3, 8], ids=["together", "partly", "apart"])
 def test_the_order_of_the_topics_does_not_change_a_decision(
-    new_runtime, settings, pay, embed, tables, wait_ms
+    new_runtime, settings, pay, embed, tables
 ):
     values = [pay((1, HONEST)), embed((1, "text")), embed((1, "image"), at=1)]
     scores = []
@@ -236,8 +187,6 @@ def test_the_order_of_the_topics_does_not_change_a_decision(
         out = []
         for i in order:
             out += runtime.give(operator, 0, values[i])
-            out += runtime.wait(operator, wait_ms)
-        out += runtime.wait(operator, settings["decide_wait_ms"])
         made = tables(out)["run.decisions"]
         scores.append([(d["revision"], d["event_id"], d["score"]) for d in made])
     assert scores[0] == scores[1] == scores[2]
@@ -249,10 +198,9 @@ def test_an_event_that_comes_again_decides_nothing(operator, decide, pay, embed)
 
 
 def test_an_alert_leaves_when_it_changes_and_only_then(
-    runtime, operator, settings, run, pay, embed, tables
+    runtime, operator, run, pay, embed, tables
 ):
-    runtime.give(operator, 0, pay((1, FRAUD), (2, HONEST)))
-    out = runtime.wait(operator, settings["decide_wait_ms"])
+    out = runtime.give(operator, 0, pay((1, FRAUD), (2, HONEST)))
     (alert,) = tables(out)["run.alerts"]
     assert (alert["case_id"], alert["revision"], alert["alert"]) == ("k1", 0, True)
     assert alert["score"] >= alert["threshold"] == 0.5
@@ -261,7 +209,7 @@ def test_an_alert_leaves_when_it_changes_and_only_then(
     assert [row[1] for row in out if row[0] == "run.alerts"] == [b"k1"]
 
     # find words that raise and words that lower the score of the fusion's text
-    own = operator._scorer.fusion.model.own[1].detach().numpy()
+    own = operator._model.scorer.fusion.model.own[1].detach().numpy()
     down, up = int(np.argmin(own)), int(np.argmax(own))
     still = run(operator, embed((1, "text"), at=up))
     assert still["run.decisions"][0]["alert"] is True
@@ -274,11 +222,11 @@ def test_an_alert_leaves_when_it_changes_and_only_then(
 
 
 def test_a_case_of_media_alone_is_decided_after_its_wait(
-    runtime, operator, settings, decide, embed, pay, tables
+    runtime, operator, decide, embed, pay, tables
 ):
     runtime.give(operator, 0, embed((1, "text"), (1, "image")))
-    # released at the tick after five seconds, and decided with what else is due then
-    assert runtime.wait(operator, 5000 + settings["decide_wait_ms"] - 1) == []
+    # released at the tick after five seconds
+    assert runtime.wait(operator, 4999) == []
     made = tables(runtime.wait(operator, 1))["run.decisions"]
     assert story(made) == [("k1", 0, ["text"]), ("k1", 1, ["text", "image"])]
     assert runtime.wait(operator, 20_000) == []
@@ -338,17 +286,6 @@ def test_an_announced_version_decides_from_then_on(operator, decide, pay, regist
     assert (back["model_version"], back["score"]) == (1, made[0]["score"])
 
 
-def test_what_was_due_before_the_announcement_is_decided_by_the_old_version(
-    runtime, operator, decide, pay, registry, tables
-):
-    assert runtime.give(operator, 1, pay((1, FRAUD))) == []
-    v2 = announcement(registry.get("tiny", 2).folder, 2)
-    (old,) = tables(runtime.give(operator, 0, v2))["run.decisions"]
-    assert (old["case_id"], old["model_version"]) == ("k1", 1)
-    (new,) = decide(operator, pay((2, FRAUD)))
-    assert (new["case_id"], new["model_version"]) == ("k2", 2)
-
-
 def test_another_models_announcement_is_not_ours(operator, decide, pay, registry):
     other = announcement(registry.get("tiny", 2).folder, 2, name="another")
     (made,) = decide(operator, other, pay((1, FRAUD)))
@@ -378,13 +315,11 @@ def test_an_altered_version_is_refused_and_the_old_one_goes_on(
     assert made["model_version"] == 1
 
 
-def test_a_refused_version_is_told_once_not_by_every_shard(
-    runtime, operator, altered, tables
-):
+def test_a_refused_version_is_told_once(runtime, operator, altered, tables):
     out = [
         row
-        for shard in range(4)
-        for row in runtime.give(operator, shard, announcement(altered, 3))
+        for _ in range(4)
+        for row in runtime.give(operator, 0, announcement(altered, 3))
     ]
     assert len(tables(out)["run.dead-letters"]) == 1
 
@@ -399,7 +334,6 @@ def test_a_restart_goes_on_with_revisions_and_model(
 ):
     v2 = announcement(registry.get("tiny", 2).folder, 2)
     decide(operator, v2, pay((1, FRAUD)), embed((1, "text"), (2, "text")))
-    runtime.wait(operator, 1000)  # the shard is touched once more
     restarted = runtime.open(ScoreCases(settings))
     made = decide(restarted, embed((1, "image")), embed((1, "text")), pay((2, HONEST)))
     assert story(made) == [
@@ -410,48 +344,20 @@ def test_a_restart_goes_on_with_revisions_and_model(
     assert {d["model_version"] for d in made} == {2}
 
 
-@pytest.mark.parametrize("after_tick_ms", [0, 995])
-def test_what_landed_before_a_restart_is_decided_after_it(
-    runtime, operator, settings, pay, embed, tables, after_tick_ms
+def test_a_decision_repeated_after_a_failure_is_as_it_was(
+    runtime, operator, settings, run, pay
 ):
-    runtime.wait(operator, after_tick_ms)
-    for value in (pay((1, FRAUD)), embed((1, "text")), pay((2, HONEST))):
-        assert runtime.give(operator, 0, value) == []
-    assert runtime.give(operator, 1, pay((3, HONEST))) == []
+    checkpoint = copy.deepcopy(runtime.kept)
+    first = run(operator, pay((1, FRAUD), (2, HONEST)))
+    runtime.kept = checkpoint
     restarted = runtime.open(ScoreCases(settings))
-    # a shard is looked at a tick later, and waits for others as ever
-    within_ms = 1000 + 2 * settings["decide_wait_ms"]
-    made = tables(runtime.wait(restarted, within_ms))["run.decisions"]
-    assert sorted(story(made)) == [
-        ("k1", 0, ["tabular"]),
-        ("k1", 1, ["tabular", "text"]),
-        ("k2", 0, ["tabular"]),
-        ("k3", 0, ["tabular"]),
-    ]
-    # once: neither the shard nor another restart makes them again
-    assert runtime.wait(restarted, 1000 + settings["decide_wait_ms"]) == []
-    for shard in (0, 1):
-        assert ("undecided", shard) not in runtime.kept
-    assert runtime.wait(runtime.open(ScoreCases(settings)), 120_000) == []
-
-
-def test_a_decision_lost_to_a_restart_is_made_again_as_it_was(
-    runtime, operator, settings, decide, pay, embed, tables
-):
-    first = decide(operator, pay((1, FRAUD), (2, HONEST)))
-    # decided, but the shard was not touched since: it does not know
-    restarted = runtime.open(ScoreCases(settings))
-    out = runtime.wait(restarted, 2000)
-    again = tables(out)["run.decisions"]
-    changes = {"decided_at"}
-    assert [{k: d[k] for k in d.keys() - changes} for d in again] == [
-        {k: d[k] for k in d.keys() - changes} for d in first
-    ]
-    assert [a["case_id"] for a in tables(out)["run.alerts"]] == ["k1"]
-    # what lands next goes on from there
-    assert story(decide(restarted, embed((1, "text")))) == [
-        ("k1", 1, ["tabular", "text"])
-    ]
+    # in other company than before
+    again = run(restarted, pay((1, FRAUD), (3, HONEST)), pay((2, HONEST)))
+    made = {d["case_id"]: d for d in again["run.decisions"]}
+    for decision in first["run.decisions"]:
+        same = made[decision["case_id"]] | {"decided_at": decision["decided_at"]}
+        assert same == decision
+    assert [a["case_id"] for a in again["run.alerts"]] == ["k1"]
 
 
 def test_held_media_are_still_released_after_a_restart(
@@ -483,19 +389,54 @@ def test_another_models_announcement_does_not_cost_ours_at_a_restart(
     assert made["model_version"] == 2
 
 
-def test_old_cases_are_forgotten(runtime, settings, decide, pay, embed):
+def test_media_that_were_released_are_no_longer_held(
+    runtime, operator, decide, pay, embed
+):
+    decide(operator, embed((1, "text"), (2, "text")), pay((1, HONEST)))
+    held = {
+        k for (name, _), kept in runtime.kept.items() if name == "held" for k in kept
+    }
+    assert held == {"k2"}
+    runtime.wait(operator, 6000)
+    assert not any(kept for (name, _), kept in runtime.kept.items() if name == "held")
+    runtime.wait(operator, 1000)
+    assert runtime.timers == []
+
+
+def test_media_are_not_forgotten_while_they_wait(
+    runtime, operator, settings, embed, tables
+):
+    runtime.give(operator, 0, embed((1, "text")))
+    runtime.clock_ms += 86_400_000  # the job was down for longer than a case is kept
+    made = tables(runtime.wait(runtime.open(ScoreCases(settings)), 1000))
+    assert story(made["run.decisions"]) == [("k1", 0, ["text"])]
+
+
+def test_old_cases_are_forgotten(runtime, settings, decide, pay):
     operator = runtime.open(ScoreCases({**settings, "case_ttl_s": 60}))
     decide(operator, pay((1, HONEST)))
     runtime.wait(operator, 40_000)
     decide(operator, pay((2, HONEST)))
-    runtime.wait(operator, 60_000)
-    assert list(runtime.kept[("cases", 0)]) == ["k2"]
-    runtime.wait(operator, 120_000)
-    assert runtime.kept[("cases", 0)] == {}
+    runtime.wait(operator, 59_000)
+    again = decide(operator, pay((1, HONEST), (2, HONEST)))
+    assert story(again) == [("k1", 0, ["tabular"])]
 
 
 def test_cases_of_two_shards_are_kept_apart(runtime, operator, pay):
-    runtime.give(operator, 0, pay((1, HONEST)))
-    runtime.give(operator, 1, pay((2, HONEST)))
-    assert list(runtime.kept[("cases", 0)]) == ["k1"]
-    assert list(runtime.kept[("cases", 1)]) == ["k2"]
+    runtime.give(operator, 0, pay(*((n, HONEST) for n in range(9))))
+    kept = {
+        case_id: shard
+        for (name, shard), cases in runtime.kept.items()
+        if name == "cases"
+        for case_id in cases
+    }
+    assert kept == {f"k{n}": shard_of(f"k{n}", 4) for n in range(9)}
+
+
+def test_a_node_touches_its_own_shards_only(new_runtime, settings, decide, pay):
+    runtime = new_runtime()
+    runtime.groups = range(2, 4)
+    operator = runtime.open(ScoreCases({**settings, "nodes": 2}))
+    mine = [n for n in range(20) if shard_of(f"k{n}", 4) in runtime.groups]
+    runtime.give(operator, 2, pay(*((n, HONEST) for n in mine)))
+    assert {shard for _, shard in runtime.kept} == {2, 3}
