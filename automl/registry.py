@@ -104,19 +104,8 @@ class Registry:
     ) -> ModelVersion:
         """Copies a folder of files into the next version, whole or not at all.
 
-        Args:
-            name: letters, digits, `.`, `_`, `-`.
-            stage: folder with the files; left as it is.
-            parent: see Manifest, as for the rest.
-            task: see Manifest.
-            features: see Manifest.
-            width: see Manifest.
-            modalities: see Manifest.
-            fingerprints: see Manifest.
-            threshold: see Manifest.
-            prior_logit: see Manifest.
-            metrics: see Manifest.
-            created_at: see Manifest.
+        The name is of letters, digits, `.`, `_`, `-`; the stage is left as it is; for
+        the rest see Manifest.
 
         Raises:
             ArtefactError: the name is unusable, or the stage holds no plain files.
@@ -152,6 +141,21 @@ class Registry:
             shutil.rmtree(copy, ignore_errors=True)
             raise
         return ModelVersion(folder=folder, manifest=load_manifest(folder))
+
+    def save_next(
+        self,
+        parent: Manifest,
+        stage: Path,
+        *,
+        metrics: Mapping[str, Any],
+        created_at: str,
+        **changes: Any,
+    ) -> ModelVersion:
+        """Saves a stage as a child of `parent`, like it but for what is given here."""
+        given = asdict(parent) | {"parent": parent.version} | changes
+        given |= {"metrics": metrics, "created_at": created_at}
+        del given["version"], given["files"]
+        return self.save(stage=stage, **given)
 
     def get(self, name: str, version: int) -> ModelVersion:
         """Gives one version; its files are not verified yet."""

@@ -9,11 +9,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from connectors.cells import (
-    CLEAN_COLUMN,
     READ_CELL,
     EventLimits,
     RefusedError,
@@ -23,6 +20,7 @@ from connectors.cells import (
     show,
 )
 from connectors.codec import CodecError, decode_frame, encode_frame, is_frame
+from connectors.frame_rows import clean_rows, objects_of_frame
 from connectors.records import CONTENT_COLUMN, DeadLetter, Place
 from connectors.rows import EventRows, Origins
 
@@ -158,7 +156,7 @@ class EventReader:
         return encodable(name, value)
 
     def _time(self, time_ms: int) -> int:
-        latest = self._now_ms() + self._limits.max_ahead_ms
+        latest = self._latest_ms()
         if not self._limits.min_time_ms <= time_ms <= latest:
             refuse(
                 f"event time {time_ms} ms is outside "
@@ -166,6 +164,9 @@ class EventReader:
                 kind="limits",
             )
         return time_ms
+
+    def _latest_ms(self) -> int:
+        return self._now_ms() + self._limits.max_ahead_ms
 
     def _read_frame(
         self, value: bytes, place: Place
@@ -178,13 +179,22 @@ class EventReader:
         missing = [n for n in needed if n not in batch.schema.names]
         if missing:
             refuse(f"frame has no column {missing[0]!r}; it has {batch.schema.names}")
-        whole = self._read_clean_frame(batch, place)
+        if not batch.num_rows:
+            refuse("frame has no rows")
+        whole = clean_rows(
+            batch,
+            place,
+            modality=self._modality,
+            columns=self._columns,
+            limits=self._limits,
+            latest_ms=self._latest_ms(),
+        )
         if whole is not None:
             return whole, []
         good: list[tuple[Any, ...]] = []
         kept: list[int] = []
         letters: list[DeadLetter] = []
-        for row, found in enumerate(_rows_of(batch, needed)):
+        for row, found in enumerate(objects_of_frame(batch, self._columns)):
             try:
                 good.append(self._read_object(found))
                 kept.append(row)
@@ -197,58 +207,6 @@ class EventReader:
             return None, letters
         origins = Origins.of_frame(place, np.array(kept, dtype=np.int32))
         return self._rows(good, origins), letters
-
-    def _read_clean_frame(
-        self, batch: pa.RecordBatch, place: Place
-    ) -> EventRows | None:
-        """All rows at once when every one is valid, else None (then row by row)."""
-        if not batch.num_rows:
-            refuse("frame has no rows")
-        names = ["event_id", "case_id", "event_time", *self._columns]
-        if any(batch.column(name).null_count for name in names):
-            return None
-        ids = [batch.column(name) for name in ("event_id", "case_id")]
-        for column in ids:
-            if not pa.types.is_string(column.type):
-                return None
-            chars = pc.min_max(pc.utf8_length(pc.utf8_trim_whitespace(column)))
-            if not 0 < chars["min"].as_py() <= chars["max"].as_py():
-                return None
-            longest = pc.max(pc.utf8_length(column)).as_py()
-            if longest > self._limits.max_id_chars:
-                return None
-        if not pa.types.is_timestamp(batch.column("event_time").type):
-            return None
-        if "schema_version" in batch.schema.names:
-            return None
-        times = _int64(batch.column("event_time").cast(pa.timestamp("ms"), safe=False))
-        latest = self._now_ms() + self._limits.max_ahead_ms
-        if times.min() < self._limits.min_time_ms or times.max() > latest:
-            return None
-        columns: dict[str, npt.NDArray[Any]] = {}
-        for name, kind in self._columns.items():
-            values = CLEAN_COLUMN[kind](batch.column(name), self._limits)
-            if values is None:
-                return None
-            columns[name] = values
-        created = np.zeros(batch.num_rows, dtype=np.int64)
-        if "created_ms" in batch.schema.names:
-            column = batch.column("created_ms")
-            if column.null_count or not pa.types.is_int64(column.type):
-                return None
-            created = column.to_numpy(zero_copy_only=False)
-            if created.min() < 0 or created.max() >= 2**62:
-                return None
-        return EventRows(
-            modality=self._modality,
-            event_id=ids[0].to_pylist(),
-            case_id=ids[1].to_pylist(),
-            event_time_ms=times,
-            created_ms=created,
-            origins=Origins.of_frame(place, np.arange(batch.num_rows, dtype=np.int32)),
-            columns=columns,
-            bools=self._bools,
-        )
 
 
 def _column(values: Sequence[Any], kind: str) -> npt.NDArray[Any]:
@@ -293,48 +251,3 @@ def _event_time(found: dict[str, Any]) -> int:
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
     return (value - _EPOCH) // timedelta(milliseconds=1)
-
-
-def _rows_of(batch: pa.RecordBatch, names: list[str]) -> list[dict[str, Any]]:
-    times = batch.column("event_time")
-    if pa.types.is_timestamp(times.type):
-        # milliseconds as integers: years beyond 9999 do not fit a datetime
-        times = times.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
-    known = {*names, "created_ms", "schema_version"} - {"event_time"}
-    columns = {n: _cells(batch.column(n)) for n in batch.schema.names if n in known}
-    columns["event_time_ms"] = _cells(times)
-    return [
-        dict(zip(columns, row, strict=True))
-        for row in zip(*columns.values(), strict=True)
-    ]
-
-
-def _cells(column: pa.Array) -> list[Any]:
-    """The cells as Python values; in a type that no field may have, the type itself.
-
-    Some cells of such types (far dates, unknown time zones) have no Python value.
-    """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if any(is_kind(kind) for is_kind in _CELL_TYPES):
-        cells: list[Any] = column.to_pylist()
-        return cells
-    return [column.type] * len(column)
-
-
-_CELL_TYPES = (
-    pa.types.is_null,
-    pa.types.is_boolean,
-    pa.types.is_integer,
-    pa.types.is_floating,
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-)
-
-
-def _int64(column: pa.Array) -> npt.NDArray[np.int64]:
-    values: npt.NDArray[np.int64] = column.cast(pa.int64()).to_numpy()
-    return values

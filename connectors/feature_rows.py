@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pyarrow as pa
 
 from connectors.codec import CodecError, decode_frame
+from connectors.frame_rows import rows_of_frame
 from connectors.records import DeadLetter, Place
-from connectors.rows import EventRows, Origins
+from connectors.rows import EventRows
 from connectors.schemas import rows_of_list
 
 #: The (B, F) column of feature values.
@@ -23,7 +23,8 @@ class FeatureReader:
         """Rows of modality tabular with the column `values`, or a dead letter."""
         try:
             batch = decode_frame(value or b"")
-            return _rows(batch, place), []
+            values = {VALUES: rows_of_list(batch.column(VALUES))}
+            return rows_of_frame(batch, place, modality="tabular", columns=values), []
         except (CodecError, KeyError, AttributeError, pa.ArrowException) as error:
             letter = DeadLetter(
                 place=place,
@@ -35,15 +36,3 @@ class FeatureReader:
                 value=value or b"",
             )
             return None, [letter]
-
-
-def _rows(batch: pa.RecordBatch, place: Place) -> EventRows:
-    return EventRows(
-        modality="tabular",
-        event_id=batch.column("event_id").to_pylist(),
-        case_id=batch.column("case_id").to_pylist(),
-        event_time_ms=batch.column("event_time").cast(pa.int64()).to_numpy(),
-        created_ms=batch.column("created_ms").to_numpy(),
-        origins=Origins.of_frame(place, np.arange(batch.num_rows, dtype=np.int32)),
-        columns={VALUES: rows_of_list(batch.column(VALUES))},
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -176,15 +177,9 @@ class Retrainer:
             shutil.copytree(champion.folder, stage, ignore=skip)
             tree.save(stage / TREE_FILE)
             learnt.write(stage)
-            return self._registry.save(
-                manifest.name,
+            return self._registry.save_next(
+                manifest,
                 stage,
-                parent=manifest.version,
-                task=manifest.task,
-                features=manifest.features,
-                width=manifest.width,
-                modalities=manifest.modalities,
-                fingerprints=manifest.fingerprints,
                 threshold=threshold_for_alerts_per_day(score, times, alerts_per_day),
                 prior_logit=float(np.log(share / (1 - share))),
                 metrics={**verdict.figures, "fitted_cases": len(learnt.y)},
@@ -222,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the retrain process until SIGTERM; gives the exit code."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
     logging.getLogger("kafka").setLevel("ERROR")
+    os.nice(10)  # scoring goes first
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

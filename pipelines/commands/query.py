@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines.retrieve import ALL, MAX_K, Query, RetrieveError, search
+from pipelines.query import ALL, MAX_K, Query, RetrieveError
+from pipelines.retrieve import search
 
 HELP = "find the cases most like a sentence, a picture, a voice or another case"
 EXAMPLE = 'sluice query --text "card not present, gift cards" -k 5'

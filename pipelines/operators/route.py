@@ -13,8 +13,9 @@ from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from connectors.codec import CodecError, decode_frame
 from connectors.flink import place_and_value
+from connectors.frame_rows import rows_of_frame
 from connectors.records import DeadLetter, Place
-from connectors.rows import EventRows, Origins
+from connectors.rows import EventRows
 from connectors.schemas import rows_of_list
 from pipelines.operators.read import letters_aside, to_nodes
 from pipelines.operators.shards import Shards
@@ -101,16 +102,9 @@ def _embeddings(raw: bytes, place: Place) -> EventRows:
     if batch.column("vector").null_count or not np.isfinite(vectors).all():
         msg = "vectors hold missing or non-finite values"
         raise ValueError(msg)
-    return EventRows(
-        modality="embedding",
-        event_id=batch.column("event_id").to_pylist(),
-        case_id=batch.column("case_id").to_pylist(),
-        event_time_ms=batch.column("event_time").cast(pa.int64()).to_numpy(),
-        created_ms=batch.column("created_ms").to_numpy(),
-        origins=Origins.of_frame(place, np.arange(batch.num_rows, dtype=np.int32)),
-        columns={
-            "modality": objects("modality"),
-            "fingerprint": objects("fingerprint"),
-            "vector": vectors,
-        },
-    )
+    columns = {
+        "modality": objects("modality"),
+        "fingerprint": objects("fingerprint"),
+        "vector": vectors,
+    }
+    return rows_of_frame(batch, place, modality="embedding", columns=columns)

@@ -1,5 +1,6 @@
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,27 @@ def test_versions_count_up_and_say_what_they_hold(tmp_path: Path) -> None:
     assert manifest.features == ("amount", "night")
     assert Registry(tmp_path / "models").list("fraud") == [first, second]
     assert Registry(tmp_path / "models").names() == ("fraud",)
+
+
+def test_the_next_version_is_like_its_parent_but_for_the_changes(
+    tmp_path: Path,
+) -> None:
+    parent = saved(tmp_path)
+    stage = staged(tmp_path / "stage-next", "other")
+    child = Registry(tmp_path / "models").save_next(
+        parent.manifest, stage, metrics={}, created_at="2026-02-03", threshold=0.25
+    )
+    assert (child.name, child.version, child.manifest.parent) == ("fraud", 2, 1)
+    assert verify(child.folder) == replace(
+        parent.manifest,
+        version=2,
+        parent=1,
+        metrics={},
+        created_at="2026-02-03",
+        threshold=0.25,
+        files=child.manifest.files,
+    )
+    assert child.manifest.files != parent.manifest.files
 
 
 def test_the_stage_is_left_and_nothing_else_lies_in_the_home(tmp_path: Path) -> None:

@@ -282,27 +282,6 @@ def test_a_calendar_feature_that_is_also_a_column_is_refused() -> None:
         spec.resolve({**COLUMNS, "hour": "number"})
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("{", "is not JSON"),
-        ("[]", "expected one JSON object"),
-        ('{"name": "a", "name": "b"}', "stands twice"),
-        ('{"name": "a", "alerts_per_day": NaN}', "'NaN' is not JSON"),
-    ],
-)
-def test_an_unreadable_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "task.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(TaskError, match=says):
-        TaskSpec.from_json(path)
-
-
-def test_a_missing_file_is_refused_naming_it(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"none\.json, cannot be read|none\.json: "):
-        TaskSpec.from_json(tmp_path / "none.json")
-
-
 def test_the_schema_knows_the_same_keys_and_words_as_the_reader() -> None:
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     keys = schema["properties"]

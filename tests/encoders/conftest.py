@@ -1,4 +1,4 @@
-"""Payloads of every kind, whole and damaged, and a transformer small enough to test."""
+"""Payloads of every kind, whole and damaged, and encoders small enough to test."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from PIL import Image
 
 from encoders import build_encoder
 from encoders.trainable import TrainableEncoder
-
-WORDS = ("call", "me", "later", "free", "prize", "win", "money", "now")
-WORDS += ("ok", "see", "you", "today", "home")
 
 
 def make_wav(
@@ -65,30 +62,6 @@ def picture() -> Callable[..., bytes]:
 @pytest.fixture(scope="session")
 def huge_png() -> bytes:
     return make_huge_png(12_000, 12_000)
-
-
-@pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a BERT of two layers and a vocabulary of `WORDS`."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        BertModel(config).save_pretrained(folder, safe_serialization=True)
-    return folder
 
 
 @pytest.fixture

@@ -22,21 +22,8 @@ def again(registry: Registry, model: ModelVersion, tmp_path: Path) -> ModelVersi
     stage = tmp_path / "stage"
     skip = shutil.ignore_patterns("manifest.json")
     shutil.copytree(model.folder, stage, ignore=skip)
-    manifest = model.manifest
-    return registry.save(
-        manifest.name,
-        stage,
-        parent=manifest.version,
-        task=manifest.task,
-        features=manifest.features,
-        width=manifest.width,
-        modalities=manifest.modalities,
-        fingerprints=manifest.fingerprints,
-        threshold=manifest.threshold,
-        prior_logit=manifest.prior_logit,
-        metrics={},
-        created_at=manifest.created_at,
-    )
+    created_at = model.manifest.created_at
+    return registry.save_next(model.manifest, stage, metrics={}, created_at=created_at)
 
 
 def feed_until(run: Run, version: int, timeout_s: float) -> float:

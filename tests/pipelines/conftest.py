@@ -22,7 +22,6 @@ from pipelines.operators import shards
 WIDTH = 16
 AT_MS = 1_760_000_000_000
 NOW_MS = AT_MS + 1000
-WORDS = ("call", "me", "later", "free", "prize", "win", "money", "now")
 TASK = {
     "name": "tiny",
     "entities": {"customer": "customer", "terminal": "terminal"},
@@ -297,30 +296,6 @@ def apart() -> Callable[[list[Any]], tuple[list[Any], list[dict[str, Any]]]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a BERT of one layer and a vocabulary of `WORDS`."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        BertModel(config).save_pretrained(folder, safe_serialization=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def registry(
     tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, task: dict[str, Any]
 ) -> Any:
@@ -334,7 +309,8 @@ def registry(
     from automl.registry import Registry
     from automl.task import TaskSpec
     from encoders import build_encoder, save_encoders
-    from fusion.model import FusionConfig, FusionModel, save_fusion
+    from fusion.model import FusionConfig, FusionModel
+    from fusion.store import save_fusion
 
     spec = TaskSpec.from_json(task)
     names = spec.feature_names

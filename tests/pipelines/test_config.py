@@ -14,7 +14,7 @@ def given(tmp_path):
 
 def test_settings_come_back_from_their_file(given, tmp_path):
     config = JobConfig(**given, prefix="run.", nodes=2, shards=4, batch_wait_ms=7)
-    config.write(tmp_path / "job.json")
+    (tmp_path / "job.json").write_text(config.to_json())
     assert JobConfig.read(tmp_path / "job.json") == config
     assert JobConfig.from_dict(dataclasses.asdict(config)) == config
 

@@ -1,7 +1,6 @@
 """Queries over real HTTP to a real index; the encoder is two-dimensional."""
 
 import argparse
-import base64
 import http.client
 import json
 
@@ -146,18 +145,6 @@ def test_the_answer_says_what_it_searched_and_how_long(served):
     assert set(answer["hits"][0]) == {"case_id", "event_id", "modality", "similarity"}
 
 
-def test_a_query_survives_its_way_over_the_wire():
-    for by, content in (
-        ("text", "hello"),
-        ("image", b"\x00\xff"),
-        ("audio", b"RIFF"),
-        ("case", "c1"),
-        ("vector", [0.5, 0.5]),
-    ):
-        query = Query(by=by, content=content, modality="fused", k=3)
-        assert Query.from_json(json.loads(json.dumps(query.to_json()))) == query
-
-
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -278,12 +265,3 @@ def test_the_command_fails_with_1_and_a_reason_and_2_for_bad_usage(
         with pytest.raises(SystemExit) as ended:
             ask(home, *argv)
         assert ended.value.code == 2
-
-
-def test_media_payloads_are_base64_in_the_body():
-    body = Query(by="audio", content=b"RIFF").to_json()
-    assert body == {
-        "audio_b64": base64.b64encode(b"RIFF").decode(),
-        "modality": None,
-        "k": 10,
-    }

@@ -9,7 +9,8 @@ from automl.candidates import TreeCandidate
 from connectors.archive import Archive
 from connectors.schemas import DECISIONS, TIME
 from encoders import load_encoders
-from fusion.model import FusionScorer, load_fusion
+from fusion.model import FusionScorer
+from fusion.store import load_fusion
 from pipelines import score_offline as module
 from pipelines.operators.assemble import decision_id
 from pipelines.score_offline import score_archive

@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from automl.registry import ArtefactError, Manifest, Registry, load_manifest
+from automl.registry import ArtefactError, Registry, load_manifest
 from pipelines.scorer import Scorer
 
 WIDTH = 16
@@ -139,13 +139,12 @@ def test_trees_of_another_number_of_features_are_refused(
     stage = tmp_path / "stage"
     shutil.copytree(model_folder, stage)
     (stage / "manifest.json").unlink()
-    given = {
-        name: getattr(found, name)
-        for name in Manifest.__slots__
-        if name not in ("name", "version", "features", "files")
-    }
-    version = Registry(tmp_path / "models").save(
-        "tiny", stage, features=found.features[:-1], **given
+    version = Registry(tmp_path / "models").save_next(
+        found,
+        stage,
+        features=found.features[:-1],
+        metrics={},
+        created_at=found.created_at,
     )
     with pytest.raises(ArtefactError, match="takes 6 features, the manifest names 5"):
         Scorer.load(version.folder)
