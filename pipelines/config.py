@@ -135,10 +135,9 @@ class JobConfig:
             msg = f"read settings {path}: {error}"
             raise ConfigError(msg) from error
 
-    def write(self, path: Path) -> None:
-        """Write the settings for `read`."""
-        text = json.dumps(dataclasses.asdict(self), indent=2)
-        path.write_text(text + "\n", encoding="utf-8")
+    def to_json(self) -> str:
+        """The settings as `read` takes them."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def topic(self, name: str) -> str:
         """Full name of a topic of this run."""

@@ -29,6 +29,8 @@ from pipelines.stack import Stack
 
 MODEL = "demo"
 PAST_CASES = 1600
+#: A TaskManager for each of the two jobs.
+NODES = 2
 #: Give up when no event found its outcome for this long.
 STALL_S = 120.0
 
@@ -55,31 +57,33 @@ class Demo:
     def run(self) -> dict[str, Any]:
         """Everything in order; gives the figures of the final line."""
         # a process of its own: what fitting needs is given back when it is done
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            1, mp_context=spawn, initializer=tie_to, initargs=(os.getpid(),)
-        ) as beside:
-            fitting = beside.submit(fit_first_model, self._home, self._seed)
-            local = stack.start(self._home, nodes=2, owner_pid=os.getpid(), say=say)
-            try:
-                version = fitting.result()
-            except BaseException:
-                stack.stop(self._home)
-                raise
+        beside = ProcessPoolExecutor(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=tie_to,
+            initargs=(os.getpid(),),
+        )
+        fitting = beside.submit(fit_first_model, self._home, self._seed)
+        beside.shutdown(wait=False)
+        local = stack.start(self._home, nodes=NODES, owner_pid=os.getpid(), say=say)
         try:
-            return self._run_jobs(local, version)
+            return self._run_jobs(local, fitting)
         finally:
             say("stopping the stack")
             stack.stop(self._home)
 
-    def _run_jobs(self, local: Stack, version: ModelVersion) -> dict[str, Any]:
+    def _run_jobs(self, local: Stack, fitting: Future[ModelVersion]) -> dict[str, Any]:
         create_topics(local.bootstrap, prefix=self._prefix)
-        config = JobConfig(
-            bootstrap=local.bootstrap,
-            model_folder=str(version.folder.resolve()),
-            prefix=self._prefix,
-        )
-        job_ids = jobs.submit(local, jobs.JOBS, config).values()
+        with jobs.Client(
+            local, jobs.JOBS, prefix=self._prefix, warm_nodes=NODES
+        ) as client:
+            version = fitting.result()
+            config = JobConfig(
+                bootstrap=local.bootstrap,
+                model_folder=str(version.folder.resolve()),
+                prefix=self._prefix,
+            )
+            job_ids = client.submit(config).values()
         for name in SERVICES:
             argv = service_command(
                 name, self._home, local.bootstrap, version, prefix=self._prefix

@@ -22,24 +22,33 @@ def environment(
     lost. RocksDB keeps the state: on the heap, Flink copies a whole list or map when it
     is touched after a checkpoint.
     """
+    env = thread_mode(
+        {
+            "execution.buffer-timeout.interval": "0 ms",
+            "pipeline.object-reuse": "true",
+            "execution.checkpointing.interval": f"{config.checkpoint_ms} ms",
+            "state.backend.type": "rocksdb",
+            "state.backend.rocksdb.timer-service.factory": "HEAP",
+            "execution.checkpointing.incremental": "true",
+            "restart-strategy.type": "fixed-delay",
+            "restart-strategy.fixed-delay.attempts": "2147483647",
+            "restart-strategy.fixed-delay.delay": "1 s",
+            "table.exec.sink.not-null-enforcer": "error",
+        }
+    )
+    env.set_parallelism(config.nodes)
+    env.set_max_parallelism(config.shards)
+    return env, StreamTableEnvironment.create(env)
+
+
+def thread_mode(settings: dict[str, str]) -> StreamExecutionEnvironment:
+    """An environment that runs this Python inside the TaskManagers."""
     flink = Configuration()
     for key, value in {
         "python.execution-mode": "thread",
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
-        "execution.buffer-timeout.interval": "0 ms",
-        "pipeline.object-reuse": "true",
-        "execution.checkpointing.interval": f"{config.checkpoint_ms} ms",
-        "state.backend.type": "rocksdb",
-        "state.backend.rocksdb.timer-service.factory": "HEAP",
-        "execution.checkpointing.incremental": "true",
-        "restart-strategy.type": "fixed-delay",
-        "restart-strategy.fixed-delay.attempts": "2147483647",
-        "restart-strategy.fixed-delay.delay": "1 s",
-        "table.exec.sink.not-null-enforcer": "error",
+        **settings,
     }.items():
         flink.set_string(key, value)
-    env = StreamExecutionEnvironment.get_execution_environment(flink)
-    env.set_parallelism(config.nodes)
-    env.set_max_parallelism(config.shards)
-    return env, StreamTableEnvironment.create(env)
+    return StreamExecutionEnvironment.get_execution_environment(flink)

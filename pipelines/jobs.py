@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import JobConfig
+from pipelines.keeper import die_with_parent, write_whole
 from pipelines.stack import Stack
 
 JOBS = ("encode", "score")
@@ -25,41 +26,87 @@ class JobError(Exception):
     """A job could not be submitted or has failed; the message shows Flink's reason."""
 
 
+class Client:
+    """A client process that submits jobs once it is told their settings.
+
+    It takes seconds to start, and TaskManagers take some to import what the jobs need:
+    started early, both are ready when the settings are.
+
+    Args:
+        cluster: where to.
+        names: of the jobs.
+        prefix: of the run, in the names of its files.
+        warm_nodes: how many TaskManagers import the jobs' packages meanwhile.
+    """
+
+    def __init__(
+        self,
+        cluster: Stack,
+        names: Sequence[str],
+        *,
+        prefix: str = "",
+        warm_nodes: int = 0,
+    ) -> None:
+        self._cluster = cluster
+        self._names = [*names]
+        folder = cluster.home / "jobs"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._run = prefix + "-".join(names)
+        self._settings = folder / f"{self._run}.json"
+        self._settings.unlink(missing_ok=True)
+        self._log = folder / f"{self._run}.log"
+        script = Path(__file__).with_name("submit_jobs.py")
+        command = [str(cluster.flink_script()), "run", "-d"]
+        command += ["-m", cluster.job_manager, "-py", str(script)]
+        command += ["--config", str(self._settings), "--warm-nodes", str(warm_nodes)]
+        with self._log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [*command, *names],
+                env={**os.environ, **cluster.flink_env()},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=die_with_parent(),
+            )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def submit(self, config: JobConfig) -> dict[str, str]:
+        """Submit the jobs and wait until they run; gives name to job id.
+
+        Raises:
+            JobError: the client failed, or a job does not run; the message says why.
+        """
+        write_whole(self._settings, config.to_json())
+        try:
+            failed = self._process.wait(SUBMIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            waited = f"no answer in {SUBMIT_TIMEOUT_S} s"
+            msg = f"submit {self._run}: {waited}; log: {self._log}"
+            raise JobError(msg) from error
+        text = self._log.read_text(errors="replace")
+        found = dict(_SUBMITTED.findall(text))
+        if failed or set(found) != set(self._names):
+            tail = "\n".join(text.strip().splitlines()[-15:])
+            msg = f"submit {self._run} failed ({failed}); log: {self._log}\n{tail}"
+            raise JobError(msg)
+        await_running(self._cluster, [*found.values()])
+        return found
+
+
 def submit(cluster: Stack, names: Sequence[str], config: JobConfig) -> dict[str, str]:
     """Submit jobs with one client and wait until they run; gives name to job id.
 
     Raises:
         JobError: the client failed, or a job does not run; the message says why.
     """
-    folder = cluster.home / "jobs"
-    folder.mkdir(parents=True, exist_ok=True)
-    run = config.prefix + "-".join(names)
-    file, log = folder / f"{run}.json", folder / f"{run}.log"
-    config.write(file)
-    script = Path(__file__).with_name("submit_jobs.py")
-    command = ["run", "-d", "-m", cluster.job_manager, "-py", str(script)]
-    try:
-        with log.open("wb") as out:
-            done = subprocess.run(
-                [str(cluster.flink_script()), *command, "--config", str(file), *names],
-                env={**os.environ, **cluster.flink_env()},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                timeout=SUBMIT_TIMEOUT_S,
-                check=False,
-            )
-    except subprocess.TimeoutExpired as error:
-        msg = f"submit {run}: no answer in {SUBMIT_TIMEOUT_S} s; log: {log}"
-        raise JobError(msg) from error
-    text = log.read_text(errors="replace")
-    found = dict(_SUBMITTED.findall(text))
-    if done.returncode or set(found) != set(names):
-        tail = "\n".join(text.strip().splitlines()[-15:])
-        msg = f"submit {run} failed ({done.returncode}); log: {log}\n{tail}"
-        raise JobError(msg)
-    await_running(cluster, [*found.values()])
-    return found
+    with Client(cluster, names, prefix=config.prefix) as client:
+        return client.submit(config)
 
 
 def job_state(stack: Stack, job_id: str) -> str:
