@@ -16,7 +16,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from encoders.base import EncoderConfig, EncoderLoadError, PayloadError, payload_bytes
+from encoders.base import (
+    EncoderConfig,
+    EncoderLoadError,
+    LimitError,
+    PayloadError,
+    payload_bytes,
+)
 from encoders.trainable import TrainableEncoder
 
 if TYPE_CHECKING:
@@ -154,17 +160,17 @@ class AudioEncoder(TrainableEncoder):
                 f"clip has {rate_hz} samples per second, the limits are "
                 f"{limits.min_rate_hz} to {limits.max_rate_hz}"
             )
-            raise PayloadError(msg)
+            raise LimitError(msg)
         if channels > limits.max_channels:
             msg = f"clip has {channels} channels, the limit is {limits.max_channels}"
-            raise PayloadError(msg)
+            raise LimitError(msg)
         if samples < 1:
             msg = "clip has no samples"
             raise PayloadError(msg)
         if samples > limits.max_seconds * rate_hz:
             seconds = samples / rate_hz
             msg = f"clip is {seconds:.1f} s long, the limit is {limits.max_seconds} s"
-            raise PayloadError(msg)
+            raise LimitError(msg)
 
     def _at_rate(self, mono: NDArray[np.float64], rate_hz: int) -> NDArray[np.float32]:
         """The stretch with peak 1 at the encoder's rate, padded at the end."""

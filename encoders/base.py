@@ -3,7 +3,8 @@
 Errors of this room::
 
     EncoderError
-    ├── PayloadError       one payload is unreadable or out of limits; skip that payload
+    ├── PayloadError       one payload is unreadable; skip that payload
+    │   └── LimitError     it could be read, but is over a limit; skip it, too
     └── EncoderLoadError   an encoder cannot be built or loaded; nothing can be encoded
 
 Legend: `B` batch, `D` shared width. Nothing in this file loads torch.
@@ -36,6 +37,10 @@ class EncoderError(Exception):
 
 class PayloadError(EncoderError):
     """One payload is unreadable or out of limits; the message is the reason."""
+
+
+class LimitError(PayloadError):
+    """One payload is larger than the settings allow; the message names the limit."""
 
 
 class EncoderLoadError(EncoderError):
@@ -172,7 +177,8 @@ def payload_bytes(payload: Any, max_bytes: int) -> bytes:
     """The payload as bytes, when it is bytes at all and neither empty nor too long.
 
     Raises:
-        PayloadError: not bytes, empty, or more than `max_bytes`.
+        PayloadError: not bytes, or empty.
+        LimitError: more than `max_bytes`.
     """
     if not isinstance(payload, bytes | bytearray | memoryview):
         msg = f"payload is {type(payload).__name__}, must be bytes"
@@ -183,5 +189,5 @@ def payload_bytes(payload: Any, max_bytes: int) -> bytes:
         raise PayloadError(msg)
     if size > max_bytes:
         msg = f"payload has {size} bytes, the limit is {max_bytes}"
-        raise PayloadError(msg)
+        raise LimitError(msg)
     return bytes(payload)

@@ -14,7 +14,13 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from encoders.base import EncoderConfig, EncoderLoadError, PayloadError, payload_bytes
+from encoders.base import (
+    EncoderConfig,
+    EncoderLoadError,
+    LimitError,
+    PayloadError,
+    payload_bytes,
+)
 from encoders.trainable import TrainableEncoder
 
 if TYPE_CHECKING:
@@ -100,7 +106,7 @@ class ImageEncoder(TrainableEncoder):
         wide, high = picture.size
         if wide * high > self.config.max_pixels:
             msg = f"picture is {wide} x {high}, limit {self.config.max_pixels} pixels"
-            raise PayloadError(msg)
+            raise LimitError(msg)
         if wide * high == 0:
             msg = f"picture is {wide} x {high}, it has no pixels"
             raise PayloadError(msg)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from encoders.base import EncoderConfig, EncoderLoadError, PayloadError
+from encoders.base import EncoderConfig, EncoderLoadError, LimitError, PayloadError
 from encoders.trainable import TrainableEncoder
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class TextEncoder(TrainableEncoder):
             raise PayloadError(msg)
         if len(text) > self.config.max_chars:
             msg = f"text has {len(text)} characters, limit {self.config.max_chars}"
-            raise PayloadError(msg)
+            raise LimitError(msg)
         return text
 
     def prepare(self, decoded: Sequence[str]) -> torch.Tensor:

@@ -34,8 +34,7 @@ def decision_columns(
         "revision": [one.revision for one in pending],
         "event_id": [one.landing.event_id for one in pending],
         "modality": [MODALITIES[one.landing.modality] for one in pending],
-        # six digits: the same in a batch of one and in a batch of many
-        "score": scored.score.round(6),
+        "score": scored.score,
         "alert": scored.alert,
         "threshold": [manifest.threshold] * rows,
         "model_name": [manifest.name] * rows,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from automl.evaluate import (
     auc,
@@ -14,6 +18,28 @@ from automl.evaluate import (
 )
 
 DAY_MS = 86_400_000
+#: Columns that `judge` takes of each of its tables.
+DECISION_COLUMNS = ("case_id", "revision", "score", "event_time")
+LABEL_COLUMNS = ("case_id", "label")
+
+
+def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
+    """The named columns of a Parquet file.
+
+    Raises:
+        ValueError: no such file, not Parquet, or a column is missing.
+    """
+    try:
+        found = pq.read_schema(path).names
+    except (OSError, pa.ArrowException) as error:
+        reason = "no such file" if not path.exists() else f"not Parquet: {error}"
+        msg = f"read {path}: {reason}"
+        raise ValueError(msg) from error
+    missing = [name for name in names if name not in found]
+    if missing:
+        msg = f"read {path}: column {missing[0]!r} is missing; it has {found}"
+        raise ValueError(msg)
+    return pq.read_table(path, columns=[*names])
 
 
 def judge(decisions: pa.Table, labels: pa.Table, *, k: int) -> dict[str, float]:

@@ -32,7 +32,7 @@ class Scored:
     """What a model says about a batch.
 
     Attributes:
-        score: float64 (B,) in (0, 1).
+        score: float64 (B,) in 0..1, of six digits.
         alert: bool (B,), score at or above the threshold.
         gates: float32 (B, M), 0 for an absent modality.
         fused: float32 (B, D), unit rows; zeros for a case without media.
@@ -128,7 +128,8 @@ class Scorer:
             logit[media], gates[media], fused[media] = self.fusion.score(
                 vectors[media], mask[media], tree_logit[media]
             )
-        score = 1.0 / (1.0 + np.exp(-logit))
+        # six digits: the same in a batch of one and in a batch of many
+        score = (1.0 / (1.0 + np.exp(-logit))).round(6)
         return Scored(
             score=score,
             alert=score >= self.manifest.threshold,

@@ -21,11 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the figures over the last decision of each labelled case."""
-    import pyarrow.parquet as pq
+    from pipelines.judge import DECISION_COLUMNS, LABEL_COLUMNS, judge, read_columns
 
-    from pipelines.judge import judge
-
-    figures = judge(pq.read_table(args.decisions), pq.read_table(args.labels), k=args.k)
+    decisions = read_columns(args.decisions, DECISION_COLUMNS)
+    figures = judge(decisions, read_columns(args.labels, LABEL_COLUMNS), k=args.k)
     if args.json:
         print(json.dumps(figures))
     else:

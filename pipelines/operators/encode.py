@@ -20,7 +20,7 @@ from connectors.records import CONTENT_COLUMN, MEDIA, DeadLetter
 from connectors.rows import EventRows, concat_rows
 from connectors.schemas import frame_of, vectors_schema
 from connectors.topics import TOPICS
-from encoders.base import Encoder, PayloadError
+from encoders.base import Encoder, LimitError, PayloadError
 from pipelines.operators.read import letters_out
 from pipelines.operators.shards import by_shard
 
@@ -113,9 +113,9 @@ class EncodeMedia(KeyedProcessFunction):
                 try:
                     fresh[digest] = encoder.decode(payloads[i])
                 except PayloadError as error:
-                    letters.append(
-                        rows.dead_letter(i, kind="unreadable", reason=str(error))
-                    )
+                    over = isinstance(error, LimitError)
+                    kind = "limits" if over else "unreadable"
+                    letters.append(rows.dead_letter(i, kind=kind, reason=str(error)))
             vectors.append(known)
         encoded = encoder.encode(list(fresh.values()))
         for digest, vector in zip(fresh, encoded, strict=True):

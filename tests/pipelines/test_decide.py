@@ -162,8 +162,3 @@ def test_an_alert_leaves_at_every_change_of_its_case(manifest, pending):
 def test_an_alert_that_stays_is_not_told_again(manifest, pending):
     scored = scored_as(0.7, 0.1, 0.8)
     assert "alerts" not in frames(manifest, pending, scored, alerted="a")
-
-
-def test_scores_have_six_digits_so_that_batches_do_not_show(manifest, pending):
-    rows = frames(manifest, pending[:1], scored_as(0.12345678))["decisions"]
-    assert rows["score"].to_pylist() == [0.123457]

@@ -1,9 +1,10 @@
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from automl.evaluate import EvaluationError
 from connectors.schemas import LABELS, TIME
-from pipelines.judge import DAY_MS, judge
+from pipelines.judge import DAY_MS, DECISION_COLUMNS, judge, read_columns
 
 
 def decisions(*rows):
@@ -75,3 +76,22 @@ def test_files_of_different_runs_are_told():
 def test_one_class_cannot_be_judged():
     with pytest.raises(EvaluationError, match="2 classes"):
         judge(FOUR, labels(a=1, b=1), k=1)
+
+
+def test_a_file_is_read_by_its_columns(tmp_path):
+    path = tmp_path / "d.parquet"
+    table = decisions(("a", 0, 0.5, 1))
+    pq.write_table(table.append_column("more", pa.array([1])), path)
+    assert read_columns(path, DECISION_COLUMNS).equals(table)
+
+
+def test_a_file_that_is_none_is_named_with_the_reason(tmp_path):
+    path = tmp_path / "d.parquet"
+    with pytest.raises(ValueError, match=r"d\.parquet: no such file"):
+        read_columns(path, DECISION_COLUMNS)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"d\.parquet: not Parquet"):
+        read_columns(path, DECISION_COLUMNS)
+    pq.write_table(pa.table({"case_id": ["a"]}), path)
+    with pytest.raises(ValueError, match="column 'revision' is missing"):
+        read_columns(path, DECISION_COLUMNS)

@@ -66,6 +66,12 @@ def test_alerts_are_at_or_above_the_threshold(scorer):
     assert (scored.score >= 0.5).tolist() == [True, False]
 
 
+def test_the_alert_goes_by_the_score_that_is_shown(scorer, monkeypatch):
+    monkeypatch.setattr(scorer.tree, "predict_logit", lambda x: np.full(len(x), -1e-7))
+    scored = scorer.score(*cases("t"))
+    assert (scored.score.tolist(), scored.alert.tolist()) == ([0.5], [True])
+
+
 def test_a_batch_scores_as_its_rows_do_alone(scorer):
     x, vectors, mask = cases("t", "ta", "i", "tai")
     whole = scorer.score(x, vectors, mask)
