@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ Int64s = npt.NDArray[np.int64]
 
 _NO_TIME = np.iinfo(np.int64).max
 _MOST_CHUNKS = 256
+_NO_STOPS: Int64s = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +107,11 @@ def count_events(path: Path | str) -> dict[Modality, int]:
 
 
 def iter_slices(
-    source: Archive | Path | str, *, frame_rows: int = 256, chunk_rows: int = 8192
+    source: Archive | Path | str,
+    *,
+    frame_rows: int = 256,
+    chunk_rows: int = 8192,
+    stops: Int64s = _NO_STOPS,
 ) -> Iterator[tuple[Modality, pa.RecordBatch]]:
     """Slices of one modality each, over all modalities in event-time order.
 
@@ -119,12 +125,13 @@ def iter_slices(
             folder once).
         frame_rows: events in a block, over all modalities.
         chunk_rows: events in memory at a time when `source` is a folder.
+        stops: sorted instants (ms); no block has events both up to and after one.
     """
     if frame_rows < 1 or chunk_rows < 1:
         msg = f"frame_rows and chunk_rows must be >= 1, got {frame_rows}, {chunk_rows}"
         raise ValueError(msg)
     if isinstance(source, Archive):
-        yield from _cut(source.tables, frame_rows)
+        yield from _cut(source.tables, frame_rows, stops)
         return
     files = _files(Path(source))
     times = {modality: _file_times(file) for modality, file in files.items()}
@@ -135,9 +142,8 @@ def iter_slices(
             for modality, file in files.items()
         }
         for _ in range(len(ends) + 1):
-            yield from _cut(
-                {m: next(stream) for m, stream in streams.items()}, frame_rows
-            )
+            tables = {m: next(stream) for m, stream in streams.items()}
+            yield from _cut(tables, frame_rows, stops)
 
 
 def with_created_ms(batch: pa.RecordBatch, created_ms: int) -> pa.RecordBatch:
@@ -151,7 +157,7 @@ def with_created_ms(batch: pa.RecordBatch, created_ms: int) -> pa.RecordBatch:
 
 
 def _cut(
-    tables: Mapping[Modality, pa.Table], frame_rows: int
+    tables: Mapping[Modality, pa.Table], frame_rows: int, stops: Int64s
 ) -> Iterator[tuple[Modality, pa.RecordBatch]]:
     """Slices of tables that are each sorted already."""
     names = [modality for modality in MODALITIES if modality in tables]
@@ -159,16 +165,25 @@ def _cut(
     owner = np.repeat(np.arange(len(names)), [len(column) for column in times])
     if not len(owner):
         return
-    merged = owner[np.lexsort((owner, np.concatenate(times)))]
+    instants = np.concatenate(times)
+    order = np.lexsort((owner, instants))
     starts = [0] * len(names)
-    for begin in range(0, len(merged), frame_rows):
-        counts = np.bincount(merged[begin : begin + frame_rows], minlength=len(names))
+    for block in _blocks(instants[order], frame_rows, stops):
+        counts = np.bincount(owner[order[block]], minlength=len(names))
         for index, name in enumerate(names):
             rows = int(counts[index])
             if rows:
                 part = tables[name].slice(starts[index], rows).combine_chunks()
                 starts[index] += rows
                 yield name, part.to_batches()[0]
+
+
+def _blocks(instants: Int64s, frame_rows: int, stops: Int64s) -> Iterator[slice]:
+    """Where the blocks of a sorted sequence lie."""
+    cuts = (np.flatnonzero(np.diff(np.searchsorted(stops, instants))) + 1).tolist()
+    for begin, end in pairwise([0, *cuts, len(instants)]):
+        for at in range(begin, end, frame_rows):
+            yield slice(at, min(at + frame_rows, end))
 
 
 def _chunk_ends(times: Mapping[Modality, Int64s], chunk_rows: int) -> Int64s:

@@ -1,4 +1,4 @@
-"""An archive published to the topics, in event-time order."""
+"""An archive published to the topics in time order, events and labels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from connectors.archive import iter_slices, with_created_ms
+from connectors.archive import read_labels, with_created_ms
+from connectors.archive_labels import iter_with_labels, usable_labels
 from connectors.codec import encode_frame
 from connectors.kafka import Producer
+from connectors.records import Modality
+from connectors.schemas import LABELS
 from connectors.topics import event_topic
 from pipelines.account import EventKey
 from pipelines.operators.read import now_ms
@@ -29,14 +32,18 @@ class Sent:
         events: rows by modality, every one sent.
         again: of events sent more than once, how many times more; rows without an id
             are no event twice.
+        labels: how many; no event is among them.
+        labels_left_out: labels of the archive that were not sent, by reason.
     """
 
     events: Counter[str] = field(default_factory=Counter)
     again: Counter[EventKey] = field(default_factory=Counter)
+    labels: int = 0
+    labels_left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
-        """Rows of all modalities."""
+        """Events of all modalities."""
         return sum(self.events.values())
 
     @property
@@ -52,12 +59,14 @@ def replay(
     prefix: str = "",
     rate: float | None = None,
     frame_rows: int = 64,
+    labels: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Sent:
-    """Publish every row once, in global event-time order.
+    """Publish every event once, in global event-time order, and labels in between.
 
     Tabular rows go one to a value: a frame of many is taken apart by the shards of its
-    first entity, and the next entity would meet its rows out of order.
+    first entity, and the next entity would meet its rows out of order. Labels go one to
+    a value under their own case, so that a corrected one follows the one it corrects.
 
     Args:
         archive: folder of Parquet files.
@@ -65,43 +74,61 @@ def replay(
         prefix: topic prefix of the run.
         rate: events per second, or None for as fast as the broker takes them.
         frame_rows: most rows of one Kafka value of media.
+        labels: publish the archive's labels too, each after the events up to its
+            label_time; those that say nothing are left out and counted.
         progress: told the number of events sent so far.
     """
     sent = Sent()
+    due = LABELS.empty_table()
+    known = read_labels(archive) if labels else None
+    if known is not None:
+        due, sent.labels_left_out = usable_labels(known)
     seen: set[EventKey] = set()
     began = time.monotonic()
     with Producer(bootstrap, linger_ms=5) as producer:
-        count = 0
-        for modality, batch in iter_slices(archive, frame_rows=frame_rows):
+        for name, batch in iter_with_labels(archive, due, frame_rows=frame_rows):
+            if name == "labels":
+                for row in _rows(batch):
+                    key = row.column("case_id")[0].as_py()
+                    producer.send(f"{prefix}labels", encode_frame(row), key=key)
+                sent.labels += batch.num_rows
+                continue
             if rate is not None:
-                ahead_s = count / rate - (time.monotonic() - began)
+                ahead_s = sent.total / rate - (time.monotonic() - began)
                 time.sleep(max(0.0, ahead_s))
-            for part in _parts(modality, batch):
+            for part in _parts(name, batch):
                 frame = encode_frame(with_created_ms(part, now_ms()))
                 key = str(part.column("case_id")[0].as_py())
-                producer.send(prefix + event_topic(modality), frame, key=key)
-            count += batch.num_rows
-            sent.events[modality] += batch.num_rows
-            cases, ids = (batch.column(name) for name in ("case_id", "event_id"))
-            for case_id, event_id in zip(
-                cases.to_pylist(), ids.to_pylist(), strict=True
-            ):
-                if case_id is None or event_id is None:
-                    continue
-                event = (case_id, modality, event_id)
-                if event in seen:
-                    sent.again[event] += 1
-                seen.add(event)
+                producer.send(prefix + event_topic(name), frame, key=key)
+            _count(sent, seen, name, batch)
             if progress is not None:
-                progress(count)
+                progress(sent.total)
         producer.flush(timeout_s=300)
     return sent
+
+
+def _count(
+    sent: Sent, seen: set[EventKey], modality: Modality, batch: pa.RecordBatch
+) -> None:
+    sent.events[modality] += batch.num_rows
+    cases, ids = (batch.column(name) for name in ("case_id", "event_id"))
+    for case_id, event_id in zip(cases.to_pylist(), ids.to_pylist(), strict=True):
+        if case_id is None or event_id is None:
+            continue
+        event = (case_id, modality, event_id)
+        if event in seen:
+            sent.again[event] += 1
+        seen.add(event)
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    return (batch.slice(row, 1) for row in range(batch.num_rows))
 
 
 def _parts(modality: str, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """What goes into one Kafka value each."""
     if modality == "tabular":
-        yield from (batch.slice(row, 1) for row in range(batch.num_rows))
+        yield from _rows(batch)
     else:
         yield from _small_enough(batch)
 

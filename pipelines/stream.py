@@ -124,7 +124,11 @@ def _replay_and_follow(
 
     def send() -> None:
         try:
-            results.append(replay(archive, local.bootstrap, prefix=prefix, rate=rate))
+            # no process of this run learns: its labels would only take up a topic
+            broker = local.bootstrap
+            results.append(
+                replay(archive, broker, prefix=prefix, rate=rate, labels=False)
+            )
         except BaseException as error:
             errors.append(error)
 

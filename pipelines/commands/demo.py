@@ -24,12 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long sending them takes (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument(
+        "--fit-only",
+        action="store_true",
+        help="fit and register the demo's first model, start nothing; does nothing "
+        "when a model is in charge already",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; exit code 1 when an event was lost or doubled."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    if args.fit_only:
+        return _fit_only(args)
     from pipelines import stack
     from pipelines.demo_run import Demo
 
@@ -47,6 +55,24 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(figures)
     return 1 if figures["lost"] or figures["duplicated"] else 0
+
+
+def _fit_only(args: argparse.Namespace) -> int:
+    from pipelines.commands.models import registry_of
+    from pipelines.demo_run import fit_first_model
+
+    registry = registry_of(args.home)
+    champions = (registry.champion(name) for name in registry.names())
+    found = next((champion for champion in champions if champion is not None), None)
+    version = found or fit_first_model(args.home, args.seed)
+    fitted = found is None
+    if args.json:
+        shown = {"name": version.name, "version": version.version, "fitted": fitted}
+        print(json.dumps(shown))
+    else:
+        done = "fitted and registered" if fitted else "is there, nothing to fit"
+        print(f"{version.name} v{version.version} {done}: {version.folder}")
+    return 0
 
 
 def _print(figures: dict[str, object]) -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-HELP = "publish an archive to the topics, in event-time order"
+HELP = "publish an archive's events and labels to the topics, in time order"
 EXAMPLE = "sluice replay archive/ --rate 200"
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Publish every row once and print the counts."""
+    """Publish every event and label once and print the counts."""
     from connectors.kafka import create_topics
     from pipelines import stack
     from pipelines.commands.progress import say
@@ -29,7 +29,15 @@ def run(args: argparse.Namespace) -> int:
         raise stack.StackError(msg)
     create_topics(local.bootstrap)
     sent = replay(args.archive, local.bootstrap, rate=args.rate)
-    say(f"published {sent.total} events")
-    found = {**sent.events, "repeated": sent.repeated}
-    print(json.dumps(found) if args.json else sent.total)
+    say(f"published {sent.total} events and {sent.labels} labels")
+    for reason, count in sent.labels_left_out.items():
+        say(f"left out {count} labels: {reason}")
+    found = {
+        **sent.events,
+        "labels": sent.labels,
+        "labels_left_out": sum(sent.labels_left_out.values()),
+        "repeated": sent.repeated,
+    }
+    plain = f"{sent.total} events, {sent.labels} labels"
+    print(json.dumps(found) if args.json else plain)
     return 0

@@ -1,11 +1,20 @@
+import argparse
+import json
+from types import SimpleNamespace
+
 import pyarrow as pa
 import pytest
 
-from connectors.archive import Archive, write_archive
-from connectors.codec import decode_frame
+from connectors import kafka
+from connectors.archive import Archive, ArchiveError, write_archive
+from connectors.codec import decode_frame, encode_frame
 from connectors.demo import DemoWorld
-from connectors.schemas import TIME
+from connectors.labels import Label, read_labels
+from connectors.records import Place
+from connectors.schemas import LABELS, TIME
 from pipelines import replay as module
+from pipelines import stack
+from pipelines.commands import replay as command
 from pipelines.replay import Sent, replay
 
 AT_MS = 1_760_000_000_000
@@ -19,6 +28,9 @@ class Sending:
 
     def send(self, topic, value, *, key):
         self.sent.append((topic, key, decode_frame(value)))
+
+    def events(self):
+        return [one for one in self.sent if not one[0].endswith("labels")]
 
     def flush(self, timeout_s):
         self.flushed = True
@@ -50,7 +62,7 @@ def test_every_row_is_sent_once_in_event_time_order(sending, archive):
     assert sent.repeated == 0
     assert sent.events == {m: len(t) for m, t in past.tables.items()}
     times = []
-    for topic, key, batch in sending.last.sent:
+    for topic, key, batch in sending.last.events():
         assert topic.startswith("run.events.")
         assert key == batch.column("case_id")[0].as_py()
         assert batch.column("created_ms").null_count == 0
@@ -64,7 +76,7 @@ def test_frames_keep_the_order_of_each_modality(sending, archive):
     folder, past = archive
     replay(folder, "b:1", frame_rows=8)
     seen = {}
-    for topic, _, batch in sending.last.sent:
+    for topic, _, batch in sending.last.events():
         # payments go one to a value: their windows rest on the order of each entity
         assert batch.num_rows <= (1 if topic == "events.tabular" else 8)
         seen.setdefault(topic, []).extend(batch.column("event_id").to_pylist())
@@ -89,7 +101,7 @@ def test_a_rate_is_held(sending, archive, monkeypatch):
     folder, past = archive
     replay(folder, "b:1", rate=50.0, frame_rows=4)
     took_s = clock["s"] - 100.0
-    last = sending.last.sent[-1][2].num_rows
+    last = sending.last.events()[-1][2].num_rows
     assert took_s == pytest.approx((past.events - last) / 50.0, abs=0.1)
 
 
@@ -139,3 +151,135 @@ def test_large_rows_travel_in_frames_of_their_own(sending, archive, monkeypatch)
 
 def test_nothing_sent_is_nothing():
     assert Sent().total == 0
+
+
+def messages(*rows):
+    """A table of texts from (case_id, event_time)."""
+    cases, times = ([*column] for column in zip(*rows, strict=True))
+    keys = {"event_id": [f"e-{case}" for case in cases], "case_id": cases}
+    return pa.table({**keys, "event_time": pa.array(times, TIME), "text": cases})
+
+
+def labels_table(*rows):
+    """Labels from (case_id, label_time, label)."""
+    columns = zip(*rows, strict=True) if rows else ([], [], [])
+    arrays = (pa.array([*c], f.type) for c, f in zip(columns, LABELS, strict=True))
+    return pa.table([*arrays], schema=LABELS)
+
+
+@pytest.mark.parametrize("frame_rows", [1, 64])
+def test_a_label_follows_the_events_up_to_its_time(sending, tmp_path, frame_rows):
+    text = messages(("a", 10), ("b", 20), ("c", 20), ("d", 30), ("e", None))
+    labels = labels_table(("c", 40, 0), ("b", 25, 1), ("a", 20, 1), ("x", 5, 0))
+    write_archive(tmp_path, Archive(tables={"text": text}, labels=labels))
+    sent = replay(tmp_path, "b:1", prefix="run.", frame_rows=frame_rows)
+    order = [
+        (topic.removeprefix("run."), case_id)
+        for topic, _, batch in sending.last.sent
+        for case_id in batch.column("case_id").to_pylist()
+    ]
+    assert order == [
+        ("labels", "x"),
+        ("events.text", "a"),
+        ("events.text", "b"),
+        ("events.text", "c"),
+        ("labels", "a"),  # known at 20: after the events of 20
+        ("labels", "b"),
+        ("events.text", "d"),
+        ("labels", "c"),
+        ("events.text", "e"),  # without a time: last of all
+    ]
+    assert (sent.total, sent.labels) == (5, 4)
+
+
+def test_labels_of_all_modalities_are_in_place_whatever_the_frames(sending, archive):
+    folder, past = archive
+    sent = replay(folder, "b:1", frame_rows=16)
+    assert sent.labels == past.labels.num_rows == 40
+    latest_event = latest_label = 0
+    for topic, _, batch in sending.last.sent:
+        if topic == "labels":
+            (latest_label,) = batch.column("label_time").cast(pa.int64()).to_pylist()
+            assert latest_label >= latest_event
+        else:
+            times = batch.column("event_time").cast(pa.int64()).to_pylist()
+            assert min(times) > latest_label
+            latest_event = max(latest_event, *times)
+
+
+def test_a_label_is_one_the_retrain_process_reads(sending, tmp_path):
+    labels = labels_table(("a", AT_MS, 1), ("a", AT_MS + 1, 0))
+    write_archive(
+        tmp_path, Archive(tables={"text": messages(("a", AT_MS))}, labels=labels)
+    )
+    replay(tmp_path, "b:1")
+    place = Place(topic="labels", partition=0, offset=0)
+    found = []
+    for topic, key, batch in sending.last.sent[1:]:
+        read, letters = read_labels(encode_frame(batch), place)
+        assert (topic, key, letters) == ("labels", "a", [])
+        found += read
+    assert found == [
+        Label(case_id="a", label_time_ms=AT_MS, label=1),
+        Label(case_id="a", label_time_ms=AT_MS + 1, label=0),
+    ]
+
+
+def test_labels_that_say_nothing_are_left_out_and_counted(sending, tmp_path):
+    labels = labels_table(
+        ("a", 1, 1), ("b", 2, None), ("c", 3, -1), (None, 4, 1), ("d", None, 0)
+    )
+    write_archive(tmp_path, Archive(tables={"text": messages(("a", 1))}, labels=labels))
+    sent = replay(tmp_path, "b:1")
+    assert [key for topic, key, _ in sending.last.sent if topic == "labels"] == ["a"]
+    assert sent.labels == 1
+    assert sent.labels_left_out == {
+        "no case_id": 1,
+        "no label_time": 1,
+        "label is not 0 or 1": 2,
+    }
+
+
+def test_labels_can_be_left_where_they_are(sending, archive):
+    folder, past = archive
+    (folder / "labels.parquet").write_bytes(b"not looked at")
+    sent = replay(folder, "b:1", labels=False)
+    assert {topic for topic, _, _ in sending.last.sent} == {
+        f"events.{modality}" for modality in past.tables
+    }
+    assert (sent.total, sent.labels) == (past.events, 0)
+
+
+def test_an_unreadable_file_of_labels_is_known_before_anything_is_sent(
+    sending, archive
+):
+    folder, _ = archive
+    (folder / "labels.parquet").write_bytes(b"nonsense")
+    sending.last = None
+    with pytest.raises(ArchiveError, match=r"labels\.parquet"):
+        replay(folder, "b:1")
+    assert sending.last is None
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_command_prints_events_and_labels(
+    sending, tmp_path, monkeypatch, capsys, as_json
+):
+    labels = labels_table(("a", 1, 1), ("b", 2, 0), ("c", 3, None))
+    write_archive(tmp_path, Archive(tables={"text": messages(("a", 1))}, labels=labels))
+    local = SimpleNamespace(bootstrap="b:1")
+    monkeypatch.setattr(stack, "find", lambda home: local)
+    monkeypatch.setattr(kafka, "create_topics", lambda bootstrap: None)
+    args = argparse.Namespace(home=tmp_path, archive=tmp_path, rate=None, json=as_json)
+    assert command.run(args) == 0
+    shown = capsys.readouterr()
+    if as_json:
+        assert json.loads(shown.out) == {
+            "text": 1,
+            "labels": 2,
+            "labels_left_out": 1,
+            "repeated": 0,
+        }
+    else:
+        assert shown.out == "1 events, 2 labels\n"
+    assert "left out 1 labels: label is not 0 or 1" in shown.err
