@@ -64,16 +64,15 @@ def replay(
 ) -> Sent:
     """Publish every event once, in global event-time order, and labels in between.
 
-    Tabular rows go one to a value: a frame of many is taken apart by the shards of its
-    first entity, and the next entity would meet its rows out of order. Labels go one to
-    a value under their own case, so that a corrected one follows the one it corrects.
+    Labels go one to a value under their own case, so that a corrected one follows the
+    one it corrects.
 
     Args:
         archive: folder of Parquet files.
         bootstrap: HOST:PORT of the broker.
         prefix: topic prefix of the run.
         rate: events per second, or None for as fast as the broker takes them.
-        frame_rows: most rows of one Kafka value of media.
+        frame_rows: most rows of one Kafka value.
         labels: publish the archive's labels too, each after the events up to its
             label_time; those that say nothing are left out and counted.
         progress: told the number of events sent so far.
@@ -96,7 +95,7 @@ def replay(
             if rate is not None:
                 ahead_s = sent.total / rate - (time.monotonic() - began)
                 time.sleep(max(0.0, ahead_s))
-            for part in _parts(name, batch):
+            for part in _frames(batch):
                 frame = encode_frame(with_created_ms(part, now_ms()))
                 key = str(part.column("case_id")[0].as_py())
                 producer.send(prefix + event_topic(name), frame, key=key)
@@ -125,19 +124,11 @@ def _rows(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     return (batch.slice(row, 1) for row in range(batch.num_rows))
 
 
-def _parts(modality: str, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """What goes into one Kafka value each."""
-    if modality == "tabular":
-        yield from _rows(batch)
-    else:
-        yield from _small_enough(batch)
-
-
-def _small_enough(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def _frames(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch in parts that stay well below the size an event value may have."""
     if batch.num_rows > 1 and batch.nbytes > FRAME_BYTES:
         half = batch.num_rows // 2
-        yield from _small_enough(batch.slice(0, half))
-        yield from _small_enough(batch.slice(half))
+        yield from _frames(batch.slice(0, half))
+        yield from _frames(batch.slice(half))
     else:
         yield batch

@@ -48,7 +48,12 @@ def build(config: JobConfig) -> str:
     aside = [aside_of(rows)]
     for entity, next_key in zip(entities, keys[1:], strict=True):
         windows = AggregateWindows(
-            task=spec.to_dict(), entity=entity, next_key=next_key, **spread
+            task=spec.to_dict(),
+            entity=entity,
+            next_key=next_key,
+            # of the first entity, a frame comes from the one task that read it
+            senders=1 if entity == entities[0] else config.nodes,
+            **spread,
         )
         rows = by_first_field(rows, Types.LONG()).process(windows, KEYED)
         rows = rows.name(f"windows-{entity}").uid(f"windows-{entity}")

@@ -13,8 +13,10 @@ from pyflink.datastream.state import ListStateDescriptor
 
 from automl.task import TaskSpec
 from automl.windows import ShardWindows
+from connectors.records import DeadLetter
 from connectors.rows import ADDED_PREFIX, EventRows
-from pipelines.operators.read import letters_aside, to_nodes
+from pipelines.operators.parts import InOrder, Part, onward
+from pipelines.operators.read import letters_aside
 from pipelines.operators.shards import OwnShards, Shards, by_shard
 
 #: Appended rows of a shard, at least, before its state is pruned into one entry; and
@@ -30,6 +32,9 @@ def windows_column(entity: str) -> str:
 class AggregateWindows(KeyedProcessFunction):
     """Adds one entity's window features, and sends rows on to the next key's node.
 
+    Frames are whole and in their order when the windows see them, whatever the number
+    of nodes: the features are those that one node alone would give.
+
     Durable state of a shard is the list of rows it has seen inside the horizon; the
     structure that answers windows lives in memory and is rebuilt from that list.
     A row too old for its entity's windows goes to dead letters as `late`.
@@ -38,6 +43,7 @@ class AggregateWindows(KeyedProcessFunction):
         task: the task file, resolved, as a plain dict.
         entity: whose windows.
         next_key: the column that chooses the node of the next operator.
+        senders: nodes that send a part of every frame.
         shards: number of shards.
         nodes: the job's parallelism.
         dead_letters: full name of the dead-letter topic.
@@ -49,6 +55,7 @@ class AggregateWindows(KeyedProcessFunction):
         task: dict[str, Any],
         entity: str,
         next_key: str,
+        senders: int,
         shards: int,
         nodes: int,
         dead_letters: str,
@@ -56,6 +63,7 @@ class AggregateWindows(KeyedProcessFunction):
         self._task = task
         self._entity = entity
         self._next_key = next_key
+        self._senders = senders
         self._layout = (shards, nodes)
         self._dead_letters = dead_letters
 
@@ -64,6 +72,7 @@ class AggregateWindows(KeyedProcessFunction):
         self._spec = TaskSpec.from_json(self._task)
         self._shards = Shards(*self._layout)
         self._own = OwnShards(runtime_context, self._shards)
+        self._order = InOrder(self._senders)
         self._windows: dict[int, ShardWindows] = {}
         self._appended: dict[int, int] = {}
         self._compacted: dict[int, int] = {}
@@ -71,29 +80,37 @@ class AggregateWindows(KeyedProcessFunction):
             ListStateDescriptor("seen", Types.PICKLED_BYTE_ARRAY())
         )
 
-    def process_element(
-        self, value: EventRows, ctx: KeyedProcessFunction.Context
-    ) -> Any:
-        """Rows of shards of this node."""
-        keys = value.keys(self._spec.entities[self._entity])
-        values = np.empty((len(value), len(self._spec.window_features(self._entity))))
-        late = np.zeros(len(value), dtype=np.bool_)
+    def process_element(self, value: Part, ctx: KeyedProcessFunction.Context) -> Any:
+        """A part of a frame, with rows of shards of this node."""
+        part = self._order.add(value)
+        if part is None:
+            return
+        if part.rows is not None:
+            late = self._add_windows(part.rows)
+            if late.any():
+                yield from letters_aside(self._dead_letters, self._letters(part, late))
+                part = part.take(np.flatnonzero(~late).tolist())
+        yield from onward(self._shards, part, self._next_key)
+
+    def _add_windows(self, rows: EventRows) -> NDArray[np.bool_]:
+        """Adds the column of window features; says which rows came too late."""
+        keys = rows.keys(self._spec.entities[self._entity])
+        values = np.empty((len(rows), len(self._spec.window_features(self._entity))))
+        late = np.zeros(len(rows), dtype=np.bool_)
         for shard, members in by_shard(keys, self._shards.count).items():
-            whole = len(members) == len(value)
-            rows = value if whole else value.take(members)
-            seen, late[members] = self._observe(shard, rows)
-            values[members] = seen
-        value.columns[windows_column(self._entity)] = values
-        if late.any():
-            reason = f"older than the windows of its {self._entity} reach back"
-            letters = [
-                value.dead_letter(row, kind="late", reason=reason)
-                for row in np.flatnonzero(late).tolist()
-            ]
-            yield from letters_aside(self._dead_letters, letters)
-            value = value.take(np.flatnonzero(~late).tolist())
-        if len(value):
-            yield from to_nodes(self._shards, value, self._next_key)
+            whole = len(members) == len(rows)
+            seen = self._observe(shard, rows if whole else rows.take(members))
+            values[members], late[members] = seen
+        rows.columns[windows_column(self._entity)] = values
+        return late
+
+    def _letters(self, part: Part, late: NDArray[np.bool_]) -> list[DeadLetter]:
+        assert part.rows is not None
+        reason = f"older than the windows of its {self._entity} reach back"
+        return [
+            part.rows.dead_letter(row, kind="late", reason=reason)
+            for row in np.flatnonzero(late).tolist()
+        ]
 
     def _observe(
         self, shard: int, rows: EventRows

@@ -6,10 +6,12 @@ milliseconds together.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from pyflink.common import Row
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, ProcessFunction, RuntimeContext
@@ -22,6 +24,7 @@ from connectors.flink import ASIDE, out_row, place_and_value
 from connectors.records import DeadLetter, Place
 from connectors.rows import EventRows
 from connectors.schemas import dead_letters_frame
+from pipelines.operators.parts import Part, onward
 from pipelines.operators.shards import Shards
 
 #: Marks a topic that carries rows of features instead of events.
@@ -92,7 +95,7 @@ class ReadEvents(ProcessFunction):
 
 
 class CollectEvents(KeyedProcessFunction):
-    """Records of one partition to `KEYED` rows of tabular events, many at a time.
+    """Records of one partition to `KEYED` parts of tabular events, many at a time.
 
     JSON events wait for each other, in Flink state, until `wait_ms` have passed since
     the first of them or there are `MOST_COLLECTED`: whatever follows costs per frame,
@@ -131,6 +134,7 @@ class CollectEvents(KeyedProcessFunction):
             ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY())
         )
         self._collected: dict[int, list[tuple[Place, bytes | None]]] = {}
+        self._frames = itertools.count()
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Any:
         """One Kafka value."""
@@ -139,7 +143,7 @@ class CollectEvents(KeyedProcessFunction):
         collected = self._collected_of(partition)
         if raw is not None and is_frame(raw):
             yield from self._flush(partition)
-            yield from self._on(*self._reader.read(raw, place))
+            yield from self._on(partition, *self._reader.read(raw, place))
             return
         if not collected:
             timers = ctx.timer_service()
@@ -171,9 +175,13 @@ class CollectEvents(KeyedProcessFunction):
             return
         self._collected[partition] = []
         self._waiting.clear()
-        yield from self._on(*self._reader.read_objects(collected))
+        yield from self._on(partition, *self._reader.read_objects(collected))
 
-    def _on(self, rows: EventRows | None, letters: list[DeadLetter]) -> Iterator[Any]:
+    def _on(
+        self, partition: int, rows: EventRows | None, letters: list[DeadLetter]
+    ) -> Iterator[Any]:
         yield from letters_aside(self._dead_letters, letters)
         if rows is not None:
-            yield from to_nodes(self._shards, rows, self._key)
+            frame = (partition, next(self._frames))
+            part = Part(frame, np.arange(len(rows)), rows)
+            yield from onward(self._shards, part, self._key)

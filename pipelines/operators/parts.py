@@ -1,0 +1,85 @@
+"""Frames taken apart for several nodes, and put together again in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pyflink.common import Row
+
+from connectors.rows import EventRows, concat_rows
+from pipelines.operators.shards import Shards
+
+
+@dataclass(slots=True)
+class Part:
+    """What one node gets of one frame.
+
+    Attributes:
+        frame: the partition it was read from, and a number that grows there.
+        positions: int64 (B,), where the rows stand in the frame, growing.
+        rows: the rows; None when the node gets none of them.
+    """
+
+    frame: tuple[int, int]
+    positions: NDArray[np.int64]
+    rows: EventRows | None
+
+    def take(self, members: list[int]) -> Part:
+        """Some of its rows, in the given order."""
+        if self.rows is None or len(members) == len(self.rows):
+            return self
+        rows = self.rows.take(members) if members else None
+        return Part(self.frame, self.positions[members], rows)
+
+
+def onward(shards: Shards, part: Part, key: str) -> Iterator[Row]:
+    """`KEYED` rows that bring a part to the nodes of its rows' `key`.
+
+    To cases go the rows alone. On the way to the windows of an entity every node gets
+    a part, be it empty: who puts frames together waits for all senders.
+    """
+    keys = [] if part.rows is None else part.rows.keys(key)
+    members = dict(shards.by_node(keys))
+    if key == "case_id":
+        for node, rows in members.items():
+            yield Row(node, part.take(rows).rows)
+        return
+    for node in shards.every_node():
+        yield Row(node, part.take(members.get(node, [])))
+
+
+class InOrder:
+    """Puts the parts of a frame together when all senders have sent theirs.
+
+    Each sender sends its parts in the order of the frames, so frames get whole in that
+    order, too: what follows sees every row as one node alone would. Nothing here needs
+    to be kept in a checkpoint: the parts of a frame lie on the same side of a barrier,
+    and Flink waits for the barriers of all senders.
+
+    Args:
+        senders: parts a frame arrives in.
+    """
+
+    def __init__(self, senders: int) -> None:
+        self._senders = senders
+        self._waiting: dict[tuple[int, int], list[Part]] = {}
+
+    def add(self, part: Part) -> Part | None:
+        """The frame as far as it is for this node, once the last part is here."""
+        if self._senders == 1:
+            return part
+        parts = self._waiting.setdefault(part.frame, [])
+        parts.append(part)
+        if len(parts) < self._senders:
+            return None
+        del self._waiting[part.frame]
+        full = [one for one in parts if one.rows is not None]
+        if len(full) < 2:
+            return full[0] if full else part
+        positions = np.concatenate([one.positions for one in full])
+        rows = concat_rows([one.rows for one in full if one.rows is not None])
+        order = np.argsort(positions)
+        return Part(part.frame, positions[order], rows.take(order.tolist()))
