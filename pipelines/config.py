@@ -65,7 +65,7 @@ class JobConfig:
     collect_wait_ms: int = 5
     media_wait_ms: int = 10_000
     case_ttl_s: int = 600
-    checkpoint_ms: int = 30_000
+    checkpoint_ms: int = 60_000
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
-from pyflink.datastream.state import ListStateDescriptor
 
 from automl.task import TaskSpec
 from automl.windows import ShardWindows
@@ -17,11 +15,8 @@ from connectors.records import DeadLetter
 from connectors.rows import ADDED_PREFIX, EventRows
 from pipelines.operators.parts import InOrder, Part, onward
 from pipelines.operators.read import letters_aside
+from pipelines.operators.seen_rows import SeenRows
 from pipelines.operators.shards import OwnShards, Shards, by_shard
-
-#: Appended rows of a shard, at least, before its state is pruned into one entry; and
-#: as many as that entry holds, so that pruning costs the same per row at any size.
-COMPACT_AFTER = 512
 
 
 def windows_column(entity: str) -> str:
@@ -74,11 +69,8 @@ class AggregateWindows(KeyedProcessFunction):
         self._own = OwnShards(runtime_context, self._shards)
         self._order = InOrder(self._senders)
         self._windows: dict[int, ShardWindows] = {}
-        self._appended: dict[int, int] = {}
-        self._compacted: dict[int, int] = {}
-        self._seen = runtime_context.get_list_state(
-            ListStateDescriptor("seen", Types.PICKLED_BYTE_ARRAY())
-        )
+        self._pruned_chunks: dict[int, int] = {}
+        self._seen = SeenRows(runtime_context)
 
     def process_element(self, value: Part, ctx: KeyedProcessFunction.Context) -> Any:
         """A part of a frame, with rows of shards of this node."""
@@ -130,12 +122,9 @@ class AggregateWindows(KeyedProcessFunction):
 
     def _restored(self, shard: int) -> ShardWindows:
         windows = ShardWindows(self._spec, self._entity)
-        entries = list(self._seen.get() or ())
-        for columns in entries:
+        for columns in self._seen.restore(shard):
             windows.restore(pa.table(columns))
-        sizes = [len(columns["event_time_ms"]) for columns in entries]
-        self._compacted[shard] = sizes[0] if sizes else 0
-        self._appended[shard] = sum(sizes[1:])
+        self._pruned_chunks[shard] = 0
         return windows
 
     def _remember(self, shard: int, windows: ShardWindows, rows: EventRows) -> None:
@@ -144,12 +133,9 @@ class AggregateWindows(KeyedProcessFunction):
             "event_time_ms": rows.event_time_ms.tolist(),
             **{f"column.{n}": rows.columns[n].tolist() for n in windows.columns},
         }
-        self._seen.add(columns)
-        self._appended[shard] += len(rows)
-        if self._appended[shard] > max(COMPACT_AFTER, self._compacted[shard]):
-            windows.prune()
-            kept = windows.rows()
-            self._seen.update(
-                [{n: kept.column(n).to_numpy() for n in kept.schema.names}]
-            )
-            self._appended[shard], self._compacted[shard] = 0, kept.num_rows
+        self._seen.add(shard, columns)
+        # when the log has doubled: so pruning costs the same per row at any size
+        if self._seen.chunks(shard) >= 2 * max(1, self._pruned_chunks[shard]):
+            if windows.prune():
+                self._seen.replace(shard, windows.rows().to_pydict())
+            self._pruned_chunks[shard] = self._seen.chunks(shard)

@@ -15,7 +15,7 @@ import numpy as np
 from pyflink.common import Row
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, ProcessFunction, RuntimeContext
-from pyflink.datastream.state import ListStateDescriptor
+from pyflink.datastream.state import MapStateDescriptor
 
 from connectors.codec import is_frame
 from connectors.events import EventReader
@@ -130,8 +130,9 @@ class CollectEvents(KeyedProcessFunction):
         """Open the list of waiting records."""
         self._shards = Shards(*self._layout)
         self._reader = EventReader("tabular", columns=self._columns, now_ms=now_ms)
-        self._waiting = runtime_context.get_list_state(
-            ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY())
+        # a map by number, not a list: RocksDB merges a list when it flushes
+        self._waiting = runtime_context.get_map_state(
+            MapStateDescriptor("waiting", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
         )
         self._collected: dict[int, list[tuple[Place, bytes | None]]] = {}
         self._frames = itertools.count()
@@ -149,8 +150,9 @@ class CollectEvents(KeyedProcessFunction):
             timers = ctx.timer_service()
             due_ms = timers.current_processing_time() + self._wait_ms
             timers.register_processing_time_timer(due_ms)
+        record = (place.topic, place.partition, place.offset, raw)
+        self._waiting.put(len(collected), record)
         collected.append((place, raw))
-        self._waiting.add((place.topic, place.partition, place.offset, raw))
         if len(collected) >= MOST_COLLECTED:
             yield from self._flush(partition)
 
@@ -165,7 +167,7 @@ class CollectEvents(KeyedProcessFunction):
         if found is None:
             found = self._collected[partition] = [
                 (Place(topic=topic, partition=number, offset=offset), raw)
-                for topic, number, offset, raw in self._waiting.get() or ()
+                for _, (topic, number, offset, raw) in sorted(self._waiting.items())
             ]
         return found
 
@@ -174,7 +176,8 @@ class CollectEvents(KeyedProcessFunction):
         if not collected:
             return
         self._collected[partition] = []
-        self._waiting.clear()
+        for number in range(len(collected)):
+            self._waiting.remove(number)
         yield from self._on(partition, *self._reader.read_objects(collected))
 
     def _on(

@@ -177,6 +177,9 @@ class MapState(_State):
     def is_empty(self) -> bool:
         return not self._map()
 
+    def clear(self) -> None:
+        self._runtime.kept.pop(self._place, None)
+
     def items(self) -> list[Any]:
         return [(key, pickle.loads(v)) for key, (_, v) in self._map().items()]
 

@@ -12,7 +12,7 @@ from connectors.codec import decode_frame
 from connectors.flink import ASIDE
 from connectors.rows import concat_rows
 from pipelines.offline import backfill_rows
-from pipelines.operators import aggregate
+from pipelines.operators import seen_rows
 from pipelines.operators.aggregate import AggregateWindows, windows_column
 from pipelines.operators.parts import Part, onward
 from pipelines.operators.shards import Shards, shard_of
@@ -134,16 +134,11 @@ def test_frames_give_what_single_events_give(new_runtime, task, rows_of, events)
     assert values_by_id(single) == values_by_id(run(many, whole, rows))
 
 
-def entry_rows(entries):
-    """Rows of each entry of a shard's list of seen rows."""
-    return [len(pickle.loads(one)["event_time_ms"]) for one in entries]
-
-
-@pytest.mark.parametrize("compact_after", [512, 5])
+@pytest.mark.parametrize("chunk_rows", [512, 5])
 def test_a_restart_goes_on_bit_for_bit(
-    new_runtime, monkeypatch, task, rows_of, events, compact_after
+    new_runtime, monkeypatch, task, rows_of, events, chunk_rows
 ):
-    monkeypatch.setattr(aggregate, "COMPACT_AFTER", compact_after)
+    monkeypatch.setattr(seen_rows, "CHUNK_ROWS", chunk_rows)
     steady, broken = new_runtime(), new_runtime()
     undisturbed = steady.open(window_operator(task))
     operator = broken.open(window_operator(task))
@@ -154,12 +149,14 @@ def test_a_restart_goes_on_bit_for_bit(
         found += run(broken, operator, rows)
         if at % 30 == 0:
             operator = broken.open(window_operator(task))
-        for first, *appended in map(entry_rows, broken.kept.values()):
-            assert sum(appended) <= max(compact_after, first)
     assert values_by_id(found) == values_by_id(expected)
-    kept = sum(sum(entry_rows(entries)) for entries in broken.kept.values())
+    kept = sum(
+        len(pickle.loads(value)["event_time_ms"])
+        for entries in broken.kept.values()
+        for _, value in entries.values()
+    )
     # the payments reach over more than a minute: some can go
-    assert (kept < len(events)) == (compact_after == 5)
+    assert (kept < len(events)) == (chunk_rows == 5)
 
 
 def test_rows_go_on_to_the_node_of_the_next_key(runtime, task, rows_of, events):
