@@ -144,7 +144,7 @@ def test_every_listener_is_on_loopback(live):
 
 @pytest.mark.integration
 def test_a_jar_upload_is_refused(live):
-    body = b"--b\r\nContent-Disposition: form-data; name=jarfile; filename=intruder.jar\r\n"
+    body = b"--b\r\nContent-Disposition: form-data; name=jarfile; filename=evil.jar\r\n"
     body += b"Content-Type: application/x-java-archive\r\n\r\nPK\r\n--b--\r\n"
     request = urllib.request.Request(
         f"{live.flink_url}/jars/upload",
@@ -155,7 +155,7 @@ def test_a_jar_upload_is_refused(live):
         urllib.request.urlopen(request, timeout=5)
     refused.value.close()
     assert refused.value.code in {400, 403, 404, 405}
-    assert not list(live.home.rglob("*intruder*"))
+    assert not list(live.home.rglob("*evil.jar"))
 
 
 @pytest.mark.integration
