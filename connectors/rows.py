@@ -110,6 +110,10 @@ class EventRows:
             bools=self.bools,
         )
 
+    def only(self, members: list[int]) -> EventRows:
+        """The rows at growing positions; itself when those are all of them."""
+        return self if len(members) == len(self) else self.take(members)
+
     def dead_letter(self, row: int, *, kind: str, reason: str) -> DeadLetter:
         """What to write when one of the rows cannot be used after all.
 

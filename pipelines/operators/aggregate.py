@@ -65,6 +65,7 @@ class AggregateWindows(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Open the list of seen rows of every shard."""
         self._spec = TaskSpec.from_json(self._task)
+        self._features = len(self._spec.window_features(self._entity))
         self._shards = Shards(*self._layout)
         self._own = OwnShards(runtime_context, self._shards)
         self._order = InOrder(self._senders)
@@ -87,11 +88,10 @@ class AggregateWindows(KeyedProcessFunction):
     def _add_windows(self, rows: EventRows) -> NDArray[np.bool_]:
         """Adds the column of window features; says which rows came too late."""
         keys = rows.keys(self._spec.entities[self._entity])
-        values = np.empty((len(rows), len(self._spec.window_features(self._entity))))
+        values = np.empty((len(rows), self._features))
         late = np.zeros(len(rows), dtype=np.bool_)
         for shard, members in by_shard(keys, self._shards.count).items():
-            whole = len(members) == len(rows)
-            seen = self._observe(shard, rows if whole else rows.take(members))
+            seen = self._observe(shard, rows.only(members))
             values[members], late[members] = seen
         rows.columns[windows_column(self._entity)] = values
         return late

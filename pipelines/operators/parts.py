@@ -28,7 +28,7 @@ class Part:
     rows: EventRows | None
 
     def take(self, members: list[int]) -> Part:
-        """Some of its rows, in the given order."""
+        """The rows at growing positions; itself when those are all of them."""
         if self.rows is None or len(members) == len(self.rows):
             return self
         rows = self.rows.take(members) if members else None

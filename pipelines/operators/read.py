@@ -41,7 +41,7 @@ def now_ms() -> int:
 def to_nodes(shards: Shards, rows: EventRows, key: str) -> Iterator[Row]:
     """`KEYED` rows that bring each event to the node of its `case_id` or column."""
     for node, members in shards.by_node(rows.keys(key)):
-        yield Row(node, rows if len(members) == len(rows) else rows.take(members))
+        yield Row(node, rows.only(members))
 
 
 def letters_out(topic: str, letters: list[DeadLetter]) -> Iterator[Row]:
@@ -158,9 +158,7 @@ class CollectEvents(KeyedProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
         """The first waiting event has waited long enough."""
-        partition = ctx.get_current_key()
-        self._collected_of(partition)
-        yield from self._flush(partition)
+        yield from self._flush(ctx.get_current_key())
 
     def _collected_of(self, partition: int) -> list[tuple[Place, bytes | None]]:
         found = self._collected.get(partition)
@@ -172,7 +170,7 @@ class CollectEvents(KeyedProcessFunction):
         return found
 
     def _flush(self, partition: int) -> Iterator[Any]:
-        collected = self._collected[partition]
+        collected = self._collected_of(partition)
         if not collected:
             return
         self._collected[partition] = []

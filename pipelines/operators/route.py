@@ -1,4 +1,4 @@
-"""Embeddings to the shard of their case; model announcements to every shard."""
+"""Embeddings to the node of their case; model announcements to every node."""
 
 from __future__ import annotations
 

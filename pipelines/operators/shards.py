@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -90,11 +89,11 @@ class OwnShards:
 def _keys_of_groups(groups: int) -> list[int]:
     """For each key group the smallest whole number that Flink puts in it."""
     found: dict[int, int] = {}
-    for key in itertools.count():
-        if len(found) == groups:
-            return [found[group] for group in range(groups)]
+    key = 0
+    while len(found) < groups:
         found.setdefault(_key_group(key, groups), key)
-    raise AssertionError
+        key += 1
+    return [found[group] for group in range(groups)]
 
 
 def _key_group(key: int, groups: int) -> int:

@@ -2,20 +2,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from fusion.model import FusionConfig, FusionModel, FusionScorer
-
-SMALL = FusionConfig(width=16, dim=8, hidden=8)
-
-
-def model(config: FusionConfig = SMALL) -> FusionModel:
-    """A model with every weight away from zero, as after a fit."""
-    torch.manual_seed(3)
-    made = FusionModel(config)
-    for weight in made.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
-    return made.eval()
+from fusion.model import FusionConfig, FusionScorer
+from tests.fusion.small_model import model
 
 
 def cases(rows: int = 6) -> tuple[Any, Any, Any]:

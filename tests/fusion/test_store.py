@@ -5,19 +5,9 @@ import pytest
 import torch
 
 from fusion.config import FusionConfig, FusionLoadError
-from fusion.model import FusionModel, FusionScorer
+from fusion.model import FusionScorer
 from fusion.store import load_fusion, save_fusion
-
-SMALL = FusionConfig(width=16, dim=8, hidden=8)
-
-
-def model(config: FusionConfig = SMALL) -> FusionModel:
-    """A model with every weight away from zero, as after a fit."""
-    torch.manual_seed(3)
-    made = FusionModel(config)
-    for weight in made.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
-    return made.eval()
+from tests.fusion.small_model import model
 
 
 def test_saved_and_loaded_scores_are_identical(tmp_path: Path) -> None:

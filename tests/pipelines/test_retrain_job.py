@@ -58,8 +58,8 @@ def registry(first, tmp_path):
 
 
 @pytest.fixture
-def retrainer(registry):
-    config = RetrainConfig(
+def config(registry):
+    return RetrainConfig(
         bootstrap="b:1",
         registry=registry.root,
         name="tiny",
@@ -67,6 +67,10 @@ def retrainer(registry):
         first_labels=CASES,
         every_labels=50,
     )
+
+
+@pytest.fixture
+def retrainer(config):
     return Retrainer(config)
 
 
@@ -258,9 +262,7 @@ def test_without_a_champion_there_is_nothing_to_beat(retrainer, registry, change
     assert retrainer.try_challenger() == (None, None)
 
 
-def test_the_process_publishes_and_sets_bad_labels_aside(
-    monkeypatch, registry, changed
-):
+def test_the_process_publishes_and_sets_bad_labels_aside(monkeypatch, config, changed):
     x, y = changed
     stop = threading.Event()
     sent, published = [], []
@@ -295,13 +297,6 @@ def test_the_process_publishes_and_sets_bad_labels_aside(
     monkeypatch.setattr(module, "Reader", Reading)
     monkeypatch.setattr(module, "Producer", Sending)
     monkeypatch.setattr(module, "publish", publish)
-    config = RetrainConfig(
-        bootstrap="b:1",
-        registry=registry.root,
-        name="tiny",
-        prefix="run.",
-        first_labels=CASES,
-    )
     module.run(config, stop)
     assert sent == [("run.dead-letters", "labels"), "flushed"]
     assert published == [(2, "b:1", "run.")]
