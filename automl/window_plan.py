@@ -22,7 +22,7 @@ from automl.task_features import LABEL_COLUMN
 COMPARE = {"<": lt, "<=": le, "==": eq, "!=": ne, ">=": ge, ">": gt}
 
 #: What a lane must keep besides counts, extremes and the last value.
-SUM, SQUARE, DISTINCT, LABEL = 1, 2, 4, 8
+SUM, SQUARE, DISTINCT, LABEL, TEXT = 1, 2, 4, 8, 16
 
 #: How a feature is read off. Those above ROWS_AGE look at a lane, those up to it at
 #: the rows alone.
@@ -86,7 +86,8 @@ class WindowPlan:
         lanes = _lanes_of(features)
         self._lanes = [lane for lane in lanes if lane[0] != LABEL_COLUMN]
         self.own_lanes = len(self._lanes)
-        self.program = _program(features, lanes)
+        texts = [n for n, kind in self.columns.items() if _is_text(kind)]
+        self.program = _program(features, lanes, texts)
 
     def lanes(
         self, columns: Mapping[str, npt.NDArray[Any]], rows: int
@@ -109,11 +110,6 @@ class WindowPlan:
             out[:, at] = np.ascontiguousarray(values).view(np.int64)
         return out
 
-    def is_text(self, lane: int) -> bool:
-        """Whether an own lane holds keys of texts, not numbers."""
-        name = self._lanes[lane][0]
-        return name is not None and _is_text(self.columns[name])
-
     def _passes(
         self, where: Where, columns: Mapping[str, npt.NDArray[Any]]
     ) -> npt.NDArray[np.bool_]:
@@ -128,7 +124,9 @@ class WindowPlan:
         return np.asarray(found & there, dtype=np.bool_)
 
 
-def _program(features: Sequence[WindowFeature], lanes: list[_Lane]) -> Program:
+def _program(
+    features: Sequence[WindowFeature], lanes: list[_Lane], texts: list[str]
+) -> Program:
     index = {lane: i for i, lane in enumerate(lanes)}
     keeps = np.zeros((len(lanes), 2), dtype=np.int64)
     groups, group_lanes, windows, reads, scale = [], [], [], [], []
@@ -151,6 +149,8 @@ def _program(features: Sequence[WindowFeature], lanes: list[_Lane]) -> Program:
         groups.append(group)
     for i, (column, where) in enumerate(lanes):
         keeps[i, 1] = -1
+        if column in texts:
+            keeps[i, 0] |= TEXT
         if column == LABEL_COLUMN:
             keeps[i, 0] |= LABEL
             if where is not None:

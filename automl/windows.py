@@ -1,263 +1,238 @@
-"""Exact sliding windows over the rows of every entity of one shard."""
+"""Exact sliding windows over the rows of every entity, a frame at a time."""
 
-import math
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from automl.aggregates import COMPARE, Aggregate, aggregate_of, per_row_of, value_list
-from automl.task import TaskSpec, Where, WindowFeature
+from automl import label_table, window_store
+from automl.label_table import new_labels, put_labels
+from automl.task import TaskSpec
+from automl.window_answer import Seen, observe
+from automl.window_dump import dump_rows, dump_tiles, restore_tiles
+from automl.window_plan import DISTINCT, WindowPlan
+from automl.window_store import EPOCH, KEPT, NEED, ROWS_TOP, new_store
 
-ENTITY, TIME = "entity_id", "event_time_ms"
-_NAN = math.nan
-_Lane = tuple[str | None, Where | None]
-_Direct = tuple[int, float]
-_Read = tuple[int, Aggregate]
+_DAY_MS = 86_400_000
+_LONG_AGO = -(2**62)
+#: Rows of one entity that are kept as they are; of more, the older half becomes tiles.
+HEAD_ROWS = 65_536
+#: The same where labels are asked for, which come long after their rows.
+LABELLED_HEAD_ROWS = 1_048_576
 
-
-class _History:
-    """The retained rows of one entity, by event time, ties by arrival.
-
-    `raw[i]` is one column, `lanes[i]` one column as a feature sees it (None where the
-    row is not to be seen); an unfiltered lane is the raw column itself.
-    """
-
-    __slots__ = ("lanes", "raw", "times_ms")
-
-    def __init__(self, raw_count: int, lane_sources: Sequence[int | None]) -> None:
-        self.times_ms: list[int] = []
-        self.raw: list[list[Any]] = [[] for _ in range(raw_count)]
-        self.lanes: list[list[Any]] = [
-            [] if source is None else self.raw[source] for source in lane_sources
-        ]
+Rows = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
 
 
-class ShardWindows:
-    """The window features of one entity kind, for all its entities in one shard.
+class EntityWindows:
+    """The window features of one kind of entity, for all its entities.
 
-    A row with event time t sees the rows with event time in (t - window, t] that came
-    before it, and itself; exact to the millisecond. Ids are compared as text, so 5 and
-    "5" are one entity. Values that are missing, NaN or infinite are not aggregated.
-    Sums are rounded once (`math.fsum`), so no value depends on what was pruned,
-    restored or reordered. Legend: `B` rows, `V` window features of this entity.
+    A row with event time t sees, of the rows of its entity that came before it and
+    itself, those with event time in (t - delay - window, t - delay]; exact to the
+    millisecond. A label counts for it from t = label_time on, however early or late it
+    was read. Values that are missing are not aggregated. No value depends on how rows
+    were put into frames, on what was pruned, or on a restore in between (sums are
+    exact, see `exact_sum`). Ids are compared by their 64-bit keys (`keys`).
+
+    Rows are kept for the longest window and `lateness_ms` behind the stream's clock; a
+    row later than that is answered from what is kept. An entity of more than
+    `head_rows` rows keeps the older ones as tiles of 64 rows: a window whose far edge
+    falls among them holds at most 63 rows too many, one in a thousand of its rows.
+    `distinct` and `age` look no further back than the rows kept as they are, and a
+    label that comes after its row became part of a tile is not counted.
+
+    Legend: `B` rows, `V` window features, `W` words of a row.
+
+    Args:
+        spec: a resolved task.
+        entity: one of the task's entities.
+        lateness_ms: the shorter of a day and the longest window unless given.
+        head_rows: a power of two, at least 8,192.
     """
 
     def __init__(
-        self, spec: TaskSpec, entity: str, *, lateness_ms: int | None = None
+        self,
+        spec: TaskSpec,
+        entity: str,
+        *,
+        lateness_ms: int | None = None,
+        head_rows: int | None = None,
     ) -> None:
-        """Plans the windows of `entity`.
-
-        Args:
-            spec: A resolved task.
-            entity: One of the task's entities.
-            lateness_ms: How much older than its entity's newest row a row may be
-                and still be answered; the longest window unless given. Rows are kept
-                for the longest window and this long.
-        """
-        kinds = spec.needed_columns
-        features = spec.window_features(entity)
-        self.feature_names = [feature.name for feature in features]
-        self.horizon_ms = max((f.window_ms for f in features), default=0)
-        self.lateness_ms = self.horizon_ms if lateness_ms is None else lateness_ms
+        plan = WindowPlan(spec, entity)
+        self._plan = plan
         self.entity_column = spec.entities[entity]
-        self.columns = {name: kinds[name] for name in _columns_of(features)}
-        self._plan_lanes(features)
-        self._plan_windows(features)
-        self._histories: dict[str, _History] = {}
+        self.feature_names = plan.feature_names
+        self.columns = plan.columns
+        self.horizon_ms = plan.horizon_ms
+        self.uses_labels = plan.uses_labels
+        late = min(_DAY_MS, plan.horizon_ms) if lateness_ms is None else lateness_ms
+        self.keep_ms = plan.horizon_ms + late
+        self._head = head_rows or (
+            LABELLED_HEAD_ROWS if plan.uses_labels else HEAD_ROWS
+        )
+        lanes = len(plan.program.lanes)
+        self._store = new_store(plan.own_lanes, lanes, labels=plan.uses_labels)
+        self._labels = new_labels()
+        self._clock_ms = _LONG_AGO
+        distinct = bool((plan.program.lanes[:, 0] & DISTINCT).any())
+        room = (lanes, 4 * self._head if distinct else 1)
+        self._seen = Seen(
+            np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(lanes + 1, np.int64)
+        )
 
-    def _plan_lanes(self, features: Sequence[WindowFeature]) -> None:
-        names = list(self.columns)
-        lanes = dict.fromkeys(map(_lane_of, features))
-        lanes.pop((None, None), None)
-        self._lane_index: dict[_Lane, int] = {lane: i for i, lane in enumerate(lanes)}
-        self._lane_sources = [
-            names.index(column) if column is not None and where is None else None
-            for column, where in lanes
-        ]
-        self._filters = [
-            (
-                index,
-                None if column is None else names.index(column),
-                names.index(where.column),
-                COMPARE[where.op],
-                _literal(where, self.columns[where.column]),
-            )
-            for index, (column, where) in enumerate(lanes)
-            if where is not None
-        ]
-        self._holes = [source is None for source in self._lane_sources]
+    @property
+    def entities(self) -> int:
+        """How many entities have rows."""
+        return int(np.count_nonzero(self._store.keys))
 
-    def _plan_windows(self, features: Sequence[WindowFeature]) -> None:
-        windows: dict[int, tuple[list[_Direct], dict[int, list[_Read]]]] = {}
-        for slot, feature in enumerate(features):
-            direct, reads = windows.setdefault(feature.window_ms, ([], {}))
-            lane = _lane_of(feature)
-            if lane == (None, None):
-                per_row = per_row_of(feature)
-                direct.append((slot, per_row))
-            else:
-                aggregate = aggregate_of(feature)
-                reads.setdefault(self._lane_index[lane], []).append((slot, aggregate))
-        self._windows = [
-            (window_ms, direct, [(lane, tuple(r)) for lane, r in reads.items()])
-            for window_ms, (direct, reads) in sorted(windows.items(), reverse=True)
-        ]
+    @property
+    def rows_kept(self) -> int:
+        """How many rows are kept as they are."""
+        return int(self._store.count[KEPT])
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of all arrays, room to grow included."""
+        arrays = [*self._store, *self._labels, *self._seen]
+        return sum(array.nbytes for array in arrays)
+
+    def add_labels(
+        self,
+        case_keys: Keys,
+        label_time_ms: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.float64],
+    ) -> None:
+        """Takes labels of cases in order of arrival, before or after their events.
+
+        Of several labels of a case the one of the latest label time counts, of two of
+        one time the later to arrive.
+        """
+        if not len(case_keys):
+            return
+        forget_ms = self._clock_ms - self.keep_ms
+        self._labels = label_table.with_room(self._labels, len(case_keys), forget_ms)
+        corrected = put_labels(
+            self._labels,
+            np.array(case_keys, dtype=np.uint64),
+            np.array(label_time_ms, dtype=np.int64),
+            np.array(labels, dtype=np.float64),
+        )
+        self._store.count[EPOCH] += corrected > 0
 
     def observe(
         self,
-        entity_ids: Sequence[Any] | npt.NDArray[Any],
+        entity_keys: Keys,
         times_ms: npt.NDArray[np.int64],
         columns: Mapping[str, npt.NDArray[Any]],
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        """Adds rows in the order given and gives what each of them sees.
+        *,
+        clock_ms: npt.NDArray[np.int64] | None = None,
+        case_keys: Keys | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """Adds rows in order of arrival and gives what each of them sees.
 
-        A row that is older than its entity's newest one by more than `lateness_ms` is
-        late: it is not added and its values are NaN. A row without an entity (None)
-        is not added either and its values are NaN; it is not late.
+        A row without an entity (key 0) is not added and sees nothing: NaN.
 
         Args:
-            entity_ids: B ids, strings or integers.
+            entity_keys: uint64 (B,), see `automl.keys`.
             times_ms: int64 (B,), event time.
-            columns: An array (B,) for each name in `self.columns`.
+            columns: for each name in `self.columns` float64 (B,), or uint64 keys.
+            clock_ms: int64 (B,), the stream's clock at each row; without it nothing
+                is ever too old.
+            case_keys: uint64 (B,), needed when features read labels.
 
-        Returns:
-            float64 (B, V) in the order of `self.feature_names`, and bool (B,) late.
+        Returns: float64 (B, V) in the order of `self.feature_names`.
         """
-        raw = [value_list(name, columns, kind) for name, kind in self.columns.items()]
-        self._note_holes(raw)
-        times = np.asarray(times_ms, dtype=np.int64).tolist()
-        ids = entity_ids.tolist() if isinstance(entity_ids, np.ndarray) else entity_ids
-        blank = [_NAN] * len(self.feature_names)
-        out = [blank] * len(times)
-        late = np.zeros(len(times), dtype=bool)
-        for row, (entity_id, time_ms) in enumerate(zip(ids, times, strict=True)):
-            if entity_id is None or entity_id != entity_id:
-                continue
-            history = self._history(str(entity_id))
-            kept = history.times_ms
-            if kept and time_ms < kept[-1] - self.lateness_ms:
-                late[row] = True
-                continue
-            end = self._insert(history, time_ms, [column[row] for column in raw])
-            out[row] = self._values(history, time_ms, end)
-        values = np.array(out, dtype=np.float64)
-        return values.reshape(len(times), len(blank)), late
+        rows = self.pack(entity_keys, times_ms, columns, case_keys)
+        return self.answer(rows, clock_ms)
 
-    def _history(self, entity_id: str) -> _History:
-        history = self._histories.get(entity_id)
-        if history is None:
-            history = _History(len(self.columns), self._lane_sources)
-            self._histories[entity_id] = history
-        return history
+    def pack(
+        self,
+        entity_keys: Keys,
+        times_ms: npt.NDArray[np.int64],
+        columns: Mapping[str, npt.NDArray[Any]],
+        case_keys: Keys | None = None,
+    ) -> Rows:
+        """Gives rows as `answer` takes them and as they can be stored: int64 (B, W)."""
+        count = len(entity_keys)
+        rows = np.empty((count, 3 + self._plan.own_lanes), dtype=np.int64)
+        rows[:, 0] = np.asarray(entity_keys, dtype=np.uint64).view(np.int64)
+        rows[:, 1] = times_ms
+        if self.uses_labels and case_keys is None:
+            msg = "features read labels: give case_keys, one for each row"
+            raise ValueError(msg)
+        rows[:, 2] = 0 if case_keys is None else case_keys.view(np.int64)
+        rows[:, 3:] = self._plan.lanes(columns, count)
+        return rows
 
-    def _note_holes(self, raw: Sequence[list[Any]]) -> None:
-        for lane, source in enumerate(self._lane_sources):
-            if source is not None and not self._holes[lane]:
-                self._holes[lane] = None in raw[source]
+    def answer(
+        self,
+        rows: Rows,
+        clock_ms: npt.NDArray[np.int64] | None = None,
+        *,
+        silent: bool = False,
+    ) -> npt.NDArray[np.float64]:
+        """Adds packed rows and gives what they see: float64 (B, V); nothing if silent.
 
-    def _insert(self, history: _History, time_ms: int, values: list[Any]) -> int:
-        """Adds one row and gives the index after it."""
-        times_ms = history.times_ms
-        at = len(times_ms)
-        if at and time_ms < times_ms[-1]:
-            at = bisect_right(times_ms, time_ms)
-        times_ms.insert(at, time_ms)
-        for column, value in zip(history.raw, values, strict=True):
-            column.insert(at, value)
-        for lane, source, tested, compare, literal in self._filters:
-            value = values[tested]
-            if value is not None and compare(value, literal):
-                seen = 1.0 if source is None else values[source]
-            else:
-                seen = None
-            history.lanes[lane].insert(at, seen)
-        return at + 1
-
-    def _values(self, history: _History, time_ms: int, end: int) -> list[float]:
-        values = [_NAN] * len(self.feature_names)
-        times_ms, lanes, holes = history.times_ms, history.lanes, self._holes
-        start = 0
-        for window_ms, direct, reads in self._windows:
-            start = bisect_right(times_ms, time_ms - window_ms, start, end)
-            for slot, per_row in direct:
-                values[slot] = (end - start) * per_row
-            for lane, aggregates in reads:
-                seen = lanes[lane][start:end]
-                if holes[lane]:
-                    seen = [value for value in seen if value is not None]
-                for slot, aggregate in aggregates:
-                    values[slot] = aggregate(seen)
-        return values
-
-    def prune(self) -> int:
-        """Drops the rows that no answerable row can see; gives how many."""
-        dropped = 0
-        keep_ms = self.horizon_ms + self.lateness_ms
-        for history in self._histories.values():
-            times_ms = history.times_ms
-            if not times_ms or times_ms[0] > times_ms[-1] - keep_ms:
-                continue
-            cut = min(bisect_right(times_ms, times_ms[-1] - keep_ms), len(times_ms) - 1)
-            dropped += cut
-            del times_ms[:cut]
-            own = [s is None for s in self._lane_sources]
-            filtered = [v for v, mine in zip(history.lanes, own, strict=True) if mine]
-            for column in (*history.raw, *filtered):
-                del column[:cut]
-        return dropped
-
-    def forget(self, entity_id: Any) -> int:
-        """Drops every row of one entity; gives how many there were."""
-        history = self._histories.pop(str(entity_id), None)
-        return 0 if history is None else len(history.times_ms)
-
-    def rows(self) -> pa.Table:
-        """Gives the retained rows: entity_id, event_time_ms and the raw columns.
-
-        Rows of one entity stand together, in event-time order, ties by arrival.
+        Args:
+            rows: as `pack` gave them.
+            clock_ms: as in `observe`.
+            silent: only add them, as after a restore.
         """
-        ids: list[str] = []
-        times_ms: list[int] = []
-        raw: list[list[Any]] = [[] for _ in self.columns]
-        for entity_id, history in self._histories.items():
-            ids += [entity_id] * len(history.times_ms)
-            times_ms += history.times_ms
-            for column, values in zip(raw, history.raw, strict=True):
-                column += values
-        arrays = [pa.array(ids, pa.string()), pa.array(times_ms, pa.int64())]
-        for kind, values in zip(self.columns.values(), raw, strict=True):
-            text = kind in ("string", "id")
-            arrays.append(pa.array(values, pa.string() if text else pa.float64()))
-        names = [ENTITY, TIME, *(f"column.{name}" for name in self.columns)]
-        return pa.table(arrays, names=names)
+        count = len(rows)
+        out = np.empty((count, 0 if silent else len(self.feature_names)))
+        if clock_ms is None:
+            clock = np.full(count, _LONG_AGO + self.keep_ms, dtype=np.int64)
+        else:
+            clock = np.array(clock_ms, dtype=np.int64)
+            np.maximum(clock, _LONG_AGO + self.keep_ms, out=clock)
+            self._clock_ms = max(self._clock_ms, int(clock[-1])) if count else 0
+        keys = np.ascontiguousarray(rows[:, 0]).view(np.uint64)
+        times, bits = np.ascontiguousarray(rows[:, 1]), np.ascontiguousarray(rows[:, 3:])
+        cases = np.ascontiguousarray(rows[:, 2]).view(np.uint64)
+        if not self.uses_labels:
+            cases = cases[:0]
+        self._store = window_store.with_room(self._store, count)
+        done = 0
+        while True:
+            done = observe(
+                self._store,
+                self._labels,
+                self._plan.program,
+                self._seen,
+                keys,
+                times,
+                bits,
+                cases,
+                clock,
+                self.keep_ms,
+                self._head,
+                out,
+                done,
+            )
+            if done == count:
+                return out
+            need = int(self._store.count[NEED])
+            self._store = window_store.grown(self._store, need)
 
-    def restore(self, rows: pa.Table) -> None:
-        """Adds the rows that `rows` gave, so that values go on bit for bit."""
-        raw = [rows.column(f"column.{name}").to_pylist() for name in self.columns]
-        self._note_holes(raw)
-        ids, times_ms = rows.column(ENTITY).to_pylist(), rows.column(TIME).to_pylist()
-        for row, (entity_id, time_ms) in enumerate(zip(ids, times_ms, strict=True)):
-            values = [column[row] for column in raw]
-            self._insert(self._history(entity_id), time_ms, values)
+    def dump(self, shards: int, shard: int) -> Iterator[Any]:
+        """What `restore` takes to go on, of the entities of one shard (key % shards)."""
+        yield from dump_tiles(self._store, shards, shard)
+        rows: Rows = dump_rows(self._store, shards, shard)
+        if len(rows):
+            yield rows
 
+    def restore(self, part: Any) -> None:
+        """Takes packed rows, or one of the parts that `dump` gave, in their order."""
+        if isinstance(part, np.ndarray):
+            self.answer(part, silent=True)
+        else:
+            self._store = window_store.with_room(self._store, 1)
+            self._store = restore_tiles(self._store, part)
 
-def _columns_of(features: Sequence[WindowFeature]) -> list[str]:
-    names: dict[str, None] = {}
-    for feature in features:
-        if feature.column is not None:
-            names[feature.column] = None
-        if feature.where is not None:
-            names[feature.where.column] = None
-    return list(names)
-
-
-def _lane_of(feature: WindowFeature) -> _Lane:
-    return feature.column, feature.where
-
-
-def _literal(where: Where, kind: str) -> float | str:
-    return str(where.value) if kind in ("string", "id") else float(where.value)
+    @property
+    def room_used(self) -> int:
+        """Rows of the row arrays that blocks cover; for measurements."""
+        return int(self._store.count[ROWS_TOP])
