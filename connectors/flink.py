@@ -119,7 +119,22 @@ def source(
     record = "ROW(topic, `partition`, `offset`, `value`)"
     rows = tables.sql_query(f"SELECT `partition`, {record} AS record FROM {name}")
     # not to_data_stream: its type of rows cannot key a Python operator
-    return tables.to_append_stream(rows, _KEYED_RECORD)
+    stream = tables.to_append_stream(rows, _KEYED_RECORD)
+    _name_origin(stream._j_data_stream.getTransformation(), f"source-{name}")
+    return stream
+
+
+def _name_origin(transformation: Any, uid: str) -> None:
+    """Give the first of a chain of transformations its uid.
+
+    A job that starts from a savepoint finds the offsets of its source by it. Flink
+    would derive one from the shape of the whole job, which changes with the job.
+    """
+    inputs = transformation.getInputs()
+    while not inputs.isEmpty():
+        transformation = inputs.get(0)
+        inputs = transformation.getInputs()
+    transformation.setUid(uid)
 
 
 def sink(

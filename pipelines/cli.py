@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
         "status",
         "doctor",
         "run",
+        "scale",
         "replay",
         "stream",
         "features",

@@ -26,6 +26,7 @@ _LEAST = {
 _MOST = 2**31 - 1
 _BROKER = re.compile(r"[^\s,]+:\d{1,5}(,[^\s,]+:\d{1,5})*")
 _ANY = re.compile(r"[^\0]+")
+_PERHAPS = re.compile(r"[^\0]*")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,200}")
 
 
@@ -52,6 +53,7 @@ class JobConfig:
             they are scored without it.
         case_ttl_s: score job: how long a case is kept after its last event.
         checkpoint_ms: time between checkpoints.
+        savepoint: where the state lies that the jobs start with; empty for none.
     """
 
     bootstrap: str
@@ -66,6 +68,7 @@ class JobConfig:
     media_wait_ms: int = 10_000
     case_ttl_s: int = 600
     checkpoint_ms: int = 60_000
+    savepoint: str = ""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -78,6 +81,7 @@ class JobConfig:
         self._check_text("bootstrap", _BROKER, "HOST:PORT of the broker")
         self._check_text("prefix", _PREFIX, "up to 200 of A-Z, a-z, 0-9, '.', '_', '-'")
         self._check_text("model_folder", _ANY, "the folder of a model version")
+        self._check_text("savepoint", _PERHAPS, "the path of a savepoint, or nothing")
         if self.nodes > self.shards:
             msg = f"nodes: {self.nodes} is more than the {self.shards} shards"
             raise ConfigError(msg)

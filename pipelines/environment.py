@@ -21,9 +21,17 @@ def environment(
     objects are reused between operators; restarts never stop, since no event may be
     lost. RocksDB keeps the state: on the heap, Flink copies a whole list or map when it
     is touched after a checkpoint.
+
+    A savepoint to start with belongs to the job from then on: Flink deletes it once
+    checkpoints of the job have taken its place.
     """
+    restored = {
+        "execution.state-recovery.path": config.savepoint,
+        "execution.state-recovery.claim-mode": "CLAIM",
+    }
     env = thread_mode(
         {
+            **(restored if config.savepoint else {}),
             "execution.buffer-timeout.interval": "0 ms",
             "pipeline.object-reuse": "true",
             "execution.checkpointing.interval": f"{config.checkpoint_ms} ms",

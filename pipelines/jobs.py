@@ -19,6 +19,7 @@ from pipelines.stack import Stack
 
 JOBS = ("encode", "score")
 SUBMIT_TIMEOUT_S = 120
+ENDED = ("FINISHED", "CANCELED", "FAILED")
 _SUBMITTED = re.compile(r"^submitted (\w+) ([0-9a-f]{32})$", re.MULTILINE)
 
 
@@ -95,6 +96,8 @@ class Client:
             tail = "\n".join(text.strip().splitlines()[-15:])
             msg = f"submit {self._run} failed ({failed}); log: {self._log}\n{tail}"
             raise JobError(msg)
+        for job_id in found.values():
+            write_whole(_settings_file(self._cluster, job_id), config.to_json())
         await_running(self._cluster, [*found.values()])
         return found
 
@@ -107,6 +110,15 @@ def submit(cluster: Stack, names: Sequence[str], config: JobConfig) -> dict[str,
     """
     with Client(cluster, names, prefix=config.prefix) as client:
         return client.submit(config)
+
+
+def settings_of(stack: Stack, job_id: str) -> JobConfig:
+    """What a job of this home was submitted with.
+
+    Raises:
+        ConfigError: it was submitted from elsewhere; the message names the file.
+    """
+    return JobConfig.read(_settings_file(stack, job_id))
 
 
 def job_state(stack: Stack, job_id: str) -> str:
@@ -162,8 +174,7 @@ def restarts(stack: Stack, job_id: str) -> int:
 def running_jobs(stack: Stack) -> dict[str, str]:
     """Name to id of the jobs that have not ended."""
     jobs = _get(stack, "/jobs/overview")["jobs"]
-    ended = ("FINISHED", "CANCELED", "FAILED")
-    return {job["name"]: job["jid"] for job in jobs if job["state"] not in ended}
+    return {job["name"]: job["jid"] for job in jobs if job["state"] not in ENDED}
 
 
 def free_slots(stack: Stack) -> int:
@@ -171,27 +182,76 @@ def free_slots(stack: Stack) -> int:
     return int(_get(stack, "/overview")["slots-available"])
 
 
+def free_nodes(stack: Stack) -> set[str]:
+    """Names of the TaskManagers that work for no job."""
+    nodes = _get(stack, "/taskmanagers")["taskmanagers"]
+    return {one["id"] for one in nodes if one["freeSlots"] == one["slotsNumber"]}
+
+
 def cancel(stack: Stack, job_id: str, timeout_s: float = 30.0) -> None:
     """End a job and wait until its slots are free."""
-    request = urllib.request.Request(
-        f"{stack.flink_url}/jobs/{job_id}?mode=cancel", method="PATCH"
-    )
-    with urllib.request.urlopen(request, timeout=10):
-        pass
+    _ask(stack, f"/jobs/{job_id}?mode=cancel", method="PATCH")
+    _await_ended(stack, job_id, "cancel", timeout_s)
+
+
+def stop_with_savepoint(stack: Stack, job_id: str, timeout_s: float = 120.0) -> str:
+    """End a job between two records, all its state kept; gives the savepoint's path.
+
+    What the job had read is processed and written; a job started from the savepoint
+    goes on with the next record. Every task must run.
+
+    Raises:
+        JobError: there is no savepoint; the job runs on, or is restarted by Flink.
+    """
+    await_running(stack, [job_id])
+    folder = (stack.home / "savepoints").as_uri()
+    wanted = {"drain": False, "targetDirectory": folder}
+    asked = _ask(stack, f"/jobs/{job_id}/stop", method="POST", body=wanted)
+    where = f"/jobs/{job_id}/savepoints/{asked['request-id']}"
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if job_state(stack, job_id) in ("CANCELED", "FAILED", "FINISHED"):
-            return
-        time.sleep(0.2)
-    state = job_state(stack, job_id)
-    msg = f"job {job_id} is still {state} {timeout_s:.0f} s after cancel"
-    raise JobError(msg)
+    while (found := _get(stack, where))["status"]["id"] != "COMPLETED":
+        if time.monotonic() > deadline:
+            msg = f"stop job {job_id}: no savepoint in {folder} in {timeout_s:.0f} s"
+            raise JobError(msg)
+        time.sleep(0.1)
+    if "location" not in found["operation"]:
+        cause = found["operation"]["failure-cause"]["stack-trace"][:1500]
+        msg = f"stop job {job_id} with a savepoint in {folder}: {cause}"
+        raise JobError(msg)
+    _await_ended(stack, job_id, "stop", timeout_s)
+    return str(found["operation"]["location"])
+
+
+def _await_ended(stack: Stack, job_id: str, done: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while (state := job_state(stack, job_id)) not in ENDED:
+        if time.monotonic() > deadline:
+            msg = f"job {job_id} is still {state} {timeout_s:.0f} s after {done}"
+            raise JobError(msg)
+        time.sleep(0.1)
+
+
+def _settings_file(stack: Stack, job_id: str) -> Path:
+    return stack.home / "jobs" / f"{job_id}.json"
 
 
 def _get(stack: Stack, path: str) -> Any:
+    return _ask(stack, path, method="GET")
+
+
+def _ask(
+    stack: Stack, path: str, *, method: str, body: dict[str, Any] | None = None
+) -> Any:
+    """Flink's answer, None when it is empty."""
+    request = urllib.request.Request(
+        stack.flink_url + path,
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
     try:
-        with urllib.request.urlopen(stack.flink_url + path, timeout=10) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or b"null")
     except (urllib.error.URLError, TimeoutError) as error:
         msg = f"ask Flink at {stack.flink_url}{path}: {error}"
         raise JobError(msg) from error

@@ -88,9 +88,17 @@ def _cluster(args: argparse.Namespace) -> Stack:
 
 def _submit(args: argparse.Namespace, cluster: Stack, version: ModelVersion) -> int:
     from pipelines import jobs
+    from pipelines.rescale import stopped_jobs
 
     if args.part in jobs.running_jobs(cluster):
         print(f"sluice run: a job named {args.part} runs already", file=sys.stderr)
+        return 1
+    if args.part in stopped_jobs(cluster):
+        print(
+            f"sluice run: {args.part} was stopped with its state and did not start "
+            f"again; go on from there with: sluice scale {args.nodes}",
+            file=sys.stderr,
+        )
         return 1
     short = args.nodes - jobs.free_slots(cluster)
     if short > 0 and not args.bootstrap:
