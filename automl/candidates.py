@@ -17,6 +17,8 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from automl.tree_scan import TreeScan
+
 Rows = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
 
@@ -120,17 +122,20 @@ class TreeCandidate(Candidate):
 
     Args:
         booster: a fitted booster.
+        scan: the same trees as compiled code takes them; None leaves all to LightGBM.
     """
 
     name = "trees"
 
-    def __init__(self, booster: lightgbm.Booster) -> None:
+    def __init__(self, booster: lightgbm.Booster, scan: TreeScan | None = None) -> None:
         self.booster = booster
+        self._features = int(booster.num_feature())
+        self._scan = scan
 
     @property
     def feature_count(self) -> int:
         """F, the number of features it was fitted on."""
-        return int(self.booster.num_feature())
+        return self._features
 
     @classmethod
     def fit(
@@ -208,6 +213,8 @@ class TreeCandidate(Candidate):
         """Gives the raw scores (N,), which are log-odds, for rows (N, F)."""
         if not len(x):
             return np.empty(0, dtype=np.float64)
+        if self._scan is not None:
+            return self._scan.predict(self._rows(x))
         raw = self.booster.predict(self._rows(x), raw_score=True, num_threads=1)
         return np.asarray(raw, dtype=np.float64)
 
@@ -243,13 +250,13 @@ class TreeCandidate(Candidate):
             msg = f"load trees: {path}: altered or cut short: the SHA-256 differs"
             raise CandidateError(msg)
         try:
-            return cls(lightgbm.Booster(model_str=text))
+            return cls(lightgbm.Booster(model_str=text), TreeScan.of_text(text))
         except lightgbm.basic.LightGBMError as error:
             msg = f"load trees: {path}: {error}"
             raise CandidateError(msg) from error
 
     def _rows(self, x: Rows) -> NDArray[np.float64]:
-        if x.ndim != 2 or x.shape[1] != self.feature_count:
-            msg = f"score: rows {x.shape}, the trees know {self.feature_count} features"
+        if x.ndim != 2 or x.shape[1] != self._features:
+            msg = f"score: rows {x.shape}, the trees know {self._features} features"
             raise CandidateError(msg)
         return np.ascontiguousarray(x, dtype=np.float64)
