@@ -5,29 +5,38 @@ that the archive has and spells `"auto"` out. Errors: `TaskError` (a `ValueError
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-from automl.task_checks import auto_features, check_feature, check_names, kind_of
+from automl.task_checks import (
+    auto_features,
+    check_feature,
+    check_limits,
+    check_names,
+    kind_of,
+)
 from automl.task_features import (
+    LABEL_COLUMN,
     RESERVED_COLUMNS,
     CalendarFeature,
     ColumnFeature,
     Feature,
-    TaskError,
     Where,
     WindowFeature,
-    format_duration,
 )
-from automl.task_file import MEDIA, LabelSpec, SearchSpec, read_task
+from automl.task_fields import TaskError, format_duration
+from automl.task_file import MEDIA, LabelSpec, Limits, SearchSpec, read_task
 
 __all__ = [
     "CalendarFeature",
     "ColumnFeature",
     "Feature",
     "LabelSpec",
+    "Limits",
     "SearchSpec",
     "TaskError",
     "TaskSpec",
@@ -42,7 +51,8 @@ class TaskSpec:
 
     `columns` holds the kind ("number", "string", "bool" or, for an entity column,
     "id": string or integer) of every column that the features read; `resolve` fills
-    it in, and it travels with the task from there on.
+    it in, and it travels with the task from there on. `limits` narrows what the
+    numbers of some columns may be.
     """
 
     name: str
@@ -56,6 +66,7 @@ class TaskSpec:
     search: SearchSpec = field(default_factory=SearchSpec)
     alerts_per_day: float = 100.0
     latency_budget_ms: float = 50.0
+    limits: Mapping[str, Limits] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -81,6 +92,8 @@ class TaskSpec:
             "alerts_per_day": self.alerts_per_day,
             "latency_budget_ms": self.latency_budget_ms,
         }
+        if self.limits:
+            out["limits"] = {c: dataclasses.asdict(x) for c, x in self.limits.items()}
         if self.columns:
             out["columns"] = dict(self.columns)
         return out
@@ -111,6 +124,58 @@ class TaskSpec:
             if isinstance(feature, WindowFeature) and feature.entity == entity
         ]
 
+    def entity_horizon_ms(self, entity: str) -> int:
+        """How far back the windows of one entity reach, delays included; 0 for none."""
+        features = self.window_features(entity)
+        return max((f.window_ms + f.delay_ms for f in features), default=0)
+
+    @property
+    def horizon_ms(self) -> int:
+        """How far back the windows of all entities reach, delays included."""
+        features = [f for f in self._explicit() if isinstance(f, WindowFeature)]
+        return max((f.window_ms + f.delay_ms for f in features), default=0)
+
+    @property
+    def label_entities(self) -> list[str]:
+        """The entities with a feature on the label, in the order of the file."""
+        return [
+            entity
+            for entity in self.entities
+            if any(f.column == LABEL_COLUMN for f in self.window_features(entity))
+        ]
+
+    def state_fingerprint(self, entity: str) -> str:
+        """Names what the kept rows of an entity hold: 12 hex digits; needs `resolve`.
+
+        It changes with the entity's column and with what its features read: columns,
+        their kinds, comparisons, labels, and the order in which features first name
+        them. It does not with names, aggregations, windows and delays, which are
+        applied to the rows that are kept.
+        """
+        kinds = self.needed_columns
+        reads: dict[str, None] = {}
+        for feature in self.window_features(entity):
+            where, column = feature.where, feature.column
+            if column is None and where is None:
+                continue
+            read = [
+                [column, kinds.get(column)] if column is not None else None,
+                [str(where), kinds[where.column]] if where is not None else None,
+            ]
+            reads[json.dumps(read)] = None
+        what = json.dumps([self.entities[entity], list(reads)])
+        return blake2b(what.encode(), digest_size=6).hexdigest()
+
+    def number_limits(self) -> dict[str, tuple[float, float]]:
+        """The least and the greatest value of every number read; needs `resolve`."""
+        wide = Limits()
+        found = {
+            column: self.limits.get(column, wide)
+            for column, kind in self.needed_columns.items()
+            if kind == "number"
+        }
+        return {column: (limits.min, limits.max) for column, limits in found.items()}
+
     def row_features(self) -> list[CalendarFeature | ColumnFeature]:
         """The features that need no other row, in the order of the file."""
         return [
@@ -127,8 +192,8 @@ class TaskSpec:
                 or "bool".
 
         Raises:
-            TaskError: A feature or entity names what is not there or is of the wrong
-                kind, or asks for labels, which this version cannot aggregate yet.
+            TaskError: A feature, entity or limit names what is not there or is of the
+                wrong kind.
         """
         kinds = {name: k for name, k in columns.items() if name not in RESERVED_COLUMNS}
         for entity, column in self.entities.items():
@@ -152,6 +217,7 @@ class TaskSpec:
                 f"features[{index}]", feature, self.entities, kinds
             ):
                 needed[column] = kinds[column]
+        check_limits(self.limits, kinds, needed)
         return dataclasses.replace(self, features=features, columns=needed)
 
     def _explicit(self) -> tuple[Feature, ...]:

@@ -1,7 +1,7 @@
 """A task's features against the columns there are: refusals, and "auto" spelled out."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from automl.task_features import (
     LABEL_COLUMN,
@@ -9,12 +9,10 @@ from automl.task_features import (
     CalendarFeature,
     ColumnFeature,
     Feature,
-    TaskError,
     WindowFeature,
-    format_duration,
-    nearest,
     parse_feature,
 )
+from automl.task_fields import TaskError, format_duration, nearest
 
 KINDS = ("number", "string", "bool", "id")
 AUTO_WINDOWS_MS = (3_600_000, 86_400_000, 7 * 86_400_000, 30 * 86_400_000)
@@ -31,7 +29,9 @@ def check_names(features: Sequence[Feature]) -> None:
             problem = f"'{feature.name}' is used twice; give each feature its own name"
             raise TaskError(problem, field=where)
         if feature.name in RESERVED_COLUMNS:
-            problem = f"'{feature.name}' is a column of every event; rename it"
+            problem = (
+                f"'{feature.name}' names what every event or its label has; rename it"
+            )
             raise TaskError(problem, field=where)
         seen.add(feature.name)
 
@@ -51,14 +51,6 @@ def check_feature(
             )
             raise TaskError(problem, field=where)
         return []
-    column = feature.name if isinstance(feature, ColumnFeature) else feature.column
-    delayed = isinstance(feature, WindowFeature) and feature.delay_ms
-    if column == LABEL_COLUMN or delayed:
-        problem = (
-            "label features are not available yet in this version "
-            f"(column 'label' or a delay): remove feature '{feature.name}'"
-        )
-        raise TaskError(problem, field=where)
     if isinstance(feature, ColumnFeature):
         _checkkind_of(where, feature.name, kinds, ("number", "bool"), "a raw feature")
         return [feature.name]
@@ -68,7 +60,8 @@ def check_feature(
         )
         raise TaskError(problem, field=f"{where}.entity")
     reads = [entities[feature.entity]]
-    if column is not None:
+    column = feature.column
+    if column is not None and column != LABEL_COLUMN:
         any_kind = feature.agg in ("count", "distinct")
         allowed = KINDS if any_kind else ("number", "bool")
         _checkkind_of(f"{where}.column", column, kinds, allowed, f"'{feature.agg}'")
@@ -108,10 +101,35 @@ def _checkkind_of(
 
 def kind_of(where: str, column: str, kinds: Mapping[str, str]) -> str:
     """Gives the kind of a column or refuses the field that names it."""
+    if column == LABEL_COLUMN:
+        problem = (
+            "'label' is reserved for the label of a case and no column of its events; "
+            f"name another column: {', '.join(kinds) or 'none'}"
+        )
+        raise TaskError(problem, field=where)
     if column not in kinds:
         problem = f"unknown column '{column}'; {nearest(column, kinds)}"
         raise TaskError(problem, field=where)
     return kinds[column]
+
+
+def check_limits(
+    limited: Iterable[str], kinds: Mapping[str, str], needed: Mapping[str, str]
+) -> None:
+    """Refuses limits of a column that is no number, or that no feature reads."""
+    numbers = [column for column, kind in needed.items() if kind == "number"]
+    for column in limited:
+        where = f"limits.{column}"
+        if column not in kinds:
+            problem = f"unknown column '{column}'; {nearest(column, numbers)}"
+            raise TaskError(problem, field=where)
+        _checkkind_of(where, column, kinds, ("number",), "a limit")
+        if column not in needed:
+            problem = (
+                f"no feature reads column '{column}'; remove its limits, or choose "
+                f"one that is read: {', '.join(numbers) or 'none'}"
+            )
+            raise TaskError(problem, field=where)
 
 
 def auto_features(

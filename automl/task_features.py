@@ -1,14 +1,20 @@
-"""What one feature of a task file says: its kinds, its grammar, its refusals.
+"""What one feature of a task file says: its kinds, its grammar, its refusals."""
 
-`TaskError` is the one error of a task file; its message names the field, what was
-expected there, and what to write instead.
-"""
-
-import difflib
+import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from automl.task_fields import (
+    DAY_MS,
+    TaskError,
+    check_keys,
+    format_duration,
+    nearest,
+    parse_duration,
+    parse_text,
+)
 
 AGGREGATIONS = (
     "count",
@@ -20,28 +26,19 @@ AGGREGATIONS = (
     "distinct",
     "last",
     "rate",
+    "age",
 )
-NEEDS_COLUMN = frozenset(AGGREGATIONS) - {"count", "rate"}
+NEEDS_COLUMN = frozenset(AGGREGATIONS) - {"count", "rate", "age"}
 CALENDAR_RANGES = {"hour": (0, 23), "weekday": (0, 6)}
 LABEL_COLUMN = "label"
-RESERVED_COLUMNS = ("event_id", "case_id", "event_time", "created_ms")
+RESERVED_COLUMNS = ("event_id", "case_id", "event_time", "created_ms", LABEL_COLUMN)
+LONGEST_WINDOW_MS = LONGEST_DELAY_MS = 30 * DAY_MS
 
-_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000}
-_LONGEST_MS = 3650 * _UNITS_MS["d"]
-_DURATION = re.compile(r"([0-9]{1,12})([dhms])")
 _CALENDAR = re.compile(r"\s*(hour|weekday)\s*(?:(<=|>=|==|!=|<|>)\s*([0-9]{1,2}))?\s*")
 _COMPARISON = re.compile(r"\s*([^<>=!]*[^<>=!\s])\s*(<=|>=|==|!=|<|>)\s*(\S.*?)\s*")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _FEATURE_KEYS = ("name", "entity", "agg", "column", "window", "delay", "where")
-
-
-class TaskError(ValueError):
-    """A task file that cannot be used; `field` is where, the message how to fix it."""
-
-    def __init__(self, problem: str, *, field: str) -> None:
-        self.field = field
-        super().__init__(f"task file, {field}: {problem}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,10 +62,17 @@ class Where:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowFeature:
-    """An aggregate of one entity's rows with event time in (t - window, t].
+    """An aggregate of one entity's rows, as they are known at the event time t of one.
 
-    `std` is the population one (0 for a single row). `rate` without a column is rows
-    per second of the window; with one, the share of its values that are not zero.
+    The rows are those with event time in (t - delay - window, t - delay]: without a
+    delay the current one is among them. `std` is the population one (0 for a single
+    row). `rate` without a column is rows per second of the window; with one, the share
+    of its values that are not zero. `age` is the seconds since the newest of the rows
+    but the current one, NaN when there is none.
+
+    The column "label" is the label of a row's case, known from its label_time on. Rows
+    without a label known at t are not aggregated: `count` counts labelled rows, `rate`
+    is the share of them that are fraud, 0 when there are none.
     """
 
     name: str
@@ -124,56 +128,6 @@ class ColumnFeature:
 Feature = WindowFeature | CalendarFeature | ColumnFeature
 
 
-def nearest(word: str, known: Collection[str]) -> str:
-    """Gives a hint that names the known word nearest to a wrong one."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    listed = ", ".join(known) if known else "none"
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}known: {listed}"
-
-
-def check_keys(field: str, given: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuses a key that is not known, naming the nearest one."""
-    for key in given:
-        if key not in known:
-            where = f"{field}.{key}" if field else str(key)
-            problem = f"unknown key '{key}'; {nearest(str(key), known)}"
-            raise TaskError(problem, field=where)
-
-
-def parse_text(field: str, value: Any, fix: str) -> str:
-    """Gives a non-empty string or refuses the field."""
-    if not isinstance(value, str) or not value.strip():
-        problem = f"expected a non-empty string, got {value!r}; {fix}"
-        raise TaskError(problem, field=field)
-    return value
-
-
-def parse_duration(field: str, value: Any, *, zero: bool = False) -> int:
-    """Gives the milliseconds of a duration such as "7d", "12h", "5m" or "30s"."""
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        problem = (
-            f'expected a duration such as "7d", "12h", "5m" or "30s", got {value!r}; '
-            "write a whole number and one of d, h, m, s"
-        )
-        raise TaskError(problem, field=field)
-    duration_ms = int(match[1]) * _UNITS_MS[match[2]]
-    if duration_ms > _LONGEST_MS or (duration_ms == 0 and not zero):
-        least = "0s" if zero else "1s"
-        problem = f"expected {least} to 3650d, got '{value}'; choose one in that range"
-        raise TaskError(problem, field=field)
-    return duration_ms
-
-
-def format_duration(duration_ms: int) -> str:
-    """Gives the shortest text that `parse_duration` reads back to the same value."""
-    for unit, unit_ms in _UNITS_MS.items():
-        if duration_ms and duration_ms % unit_ms == 0:
-            return f"{duration_ms // unit_ms}{unit}"
-    return "0s"
-
-
 def parse_where(field: str, value: Any) -> Where:
     """Gives the one comparison that text such as "amount>100" states."""
     match = _COMPARISON.fullmatch(value) if isinstance(value, str) else None
@@ -199,6 +153,8 @@ def _parse_literal(text: str) -> float | str | bool | None:
     if not _NUMBER.fullmatch(text):
         return None
     number = float(text)
+    if not math.isfinite(number):
+        return None
     return int(text) if re.fullmatch(r"[+-]?[0-9]+", text) else number
 
 
@@ -235,6 +191,13 @@ def _parse_named(field: str, text: str) -> Feature:
             'with a whole number, for instance "hour<=6" or "weekday>=5"'
         )
         raise TaskError(problem, field=field)
+    if name == LABEL_COLUMN:
+        problem = (
+            "the label of an event's own case is the answer, not a feature; aggregate "
+            "those of earlier rows: an object with entity, agg, window and "
+            '"column": "label"'
+        )
+        raise TaskError(problem, field=field)
     return ColumnFeature(name=name)
 
 
@@ -249,20 +212,45 @@ def _parse_window(field: str, value: Mapping[str, Any]) -> WindowFeature:
         problem = f"unknown aggregation {agg!r}; {nearest(str(agg), AGGREGATIONS)}"
         raise TaskError(problem, field=f"{field}.agg")
     column = value.get("column")
+    if agg == "age" and column is not None:
+        problem = f"'age' looks at the rows' times, got {column!r}; remove 'column'"
+        raise TaskError(problem, field=f"{field}.column")
     if column is not None:
         parse_text(f"{field}.column", column, "name a column")
     elif agg in NEEDS_COLUMN:
         problem = f"missing; '{agg}' needs the column to aggregate: add 'column'"
         raise TaskError(problem, field=f"{field}.column")
-    delay, where = value.get("delay"), value.get("where")
+    if agg == "distinct" and column == LABEL_COLUMN:
+        problem = (
+            "labels are 0 or 1, so 'distinct' says little; use count, sum, mean, std, "
+            "min, max, last or rate"
+        )
+        raise TaskError(problem, field=f"{field}.agg")
     return WindowFeature(
         name=parse_text(f"{field}.name", value["name"], "name the feature"),
         entity=parse_text(f"{field}.entity", value["entity"], "name an entity"),
         agg=agg,
-        window_ms=parse_duration(f"{field}.window", value["window"]),
+        window_ms=parse_duration(
+            f"{field}.window", value["window"], most_ms=LONGEST_WINDOW_MS
+        ),
         column=column,
-        delay_ms=0
-        if delay is None
-        else parse_duration(f"{field}.delay", delay, zero=True),
-        where=None if where is None else parse_where(f"{field}.where", where),
+        delay_ms=_delay_of(f"{field}.delay", value.get("delay")),
+        where=_where_of(f"{field}.where", value.get("where")),
     )
+
+
+def _delay_of(field: str, value: Any) -> int:
+    if value is None:
+        return 0
+    return parse_duration(field, value, most_ms=LONGEST_DELAY_MS, zero=True)
+
+
+def _where_of(field: str, value: Any) -> Where | None:
+    where = None if value is None else parse_where(field, value)
+    if where is not None and where.column == LABEL_COLUMN:
+        problem = (
+            "a row's label comes after the row, so rows cannot be chosen by it; "
+            'compare another column, and give the feature "column": "label"'
+        )
+        raise TaskError(problem, field=field)
+    return where

@@ -1,26 +1,29 @@
 """The JSON of a task file to checked values, one parser for each of its keys."""
 
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from automl.task_checks import KINDS
-from automl.task_features import (
-    Feature,
+from automl.task_features import Feature, parse_feature
+from automl.task_fields import (
+    DAY_MS,
     TaskError,
     check_keys,
     nearest,
     parse_duration,
-    parse_feature,
     parse_text,
 )
 
 MEDIA = ("text", "image", "audio")
 METRICS = ("average_precision", "auc")
+LONGEST_LABEL_DELAY_MS = 3650 * DAY_MS
+#: Largest magnitude of a number of an event.
+MOST = 1e12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +39,14 @@ class SearchSpec:
 
     budget_s: float = 60.0
     max_trials: int = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The smallest and the largest number that a column of an event may hold."""
+
+    min: float = -MOST
+    max: float = MOST
 
 
 def read_task(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +76,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
         raise TaskError(problem, field=str(path)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, TaskError):
             raise
         problem = f"is not JSON: {error}; correct it"
@@ -100,7 +111,7 @@ def _object(where: str, value: Any) -> Mapping[str, Any]:
 
 def _positive(where: str, value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value <= 0:
+    if not is_number or not 0 < value <= sys.float_info.max:
         problem = f"expected a number above 0, got {value!r}; write for instance 50"
         raise TaskError(problem, field=where)
     return float(value)
@@ -143,8 +154,13 @@ def _parse_modalities(where: str, value: Any) -> dict[str, dict[str, Any]]:
 
 def _parse_label(where: str, value: Any) -> LabelSpec:
     check_keys(where, _object(where, value), ("delay",))
-    delay = value.get("delay", "0s")
-    return LabelSpec(delay_ms=parse_duration(f"{where}.delay", delay, zero=True))
+    delay_ms = parse_duration(
+        f"{where}.delay",
+        value.get("delay", "0s"),
+        most_ms=LONGEST_LABEL_DELAY_MS,
+        zero=True,
+    )
+    return LabelSpec(delay_ms=delay_ms)
 
 
 def _parse_metric(where: str, value: Any) -> str:
@@ -163,6 +179,35 @@ def _parse_search(where: str, value: Any) -> SearchSpec:
         raise TaskError(problem, field=f"{where}.max_trials")
     budget_s = _positive(f"{where}.budget_s", value.get("budget_s", default.budget_s))
     return SearchSpec(budget_s=budget_s, max_trials=trials)
+
+
+def _parse_limits(where: str, value: Any) -> dict[str, Limits]:
+    return {
+        parse_text(where, column, "name a numeric column"): _limits_of(
+            f"{where}.{column}", given
+        )
+        for column, given in _object(where, value).items()
+    }
+
+
+def _limits_of(where: str, value: Any) -> Limits:
+    check_keys(where, _object(where, value), ("min", "max"))
+    limits = Limits(**{k: _limit(f"{where}.{k}", v) for k, v in value.items()})
+    if limits.min > limits.max:
+        problem = (
+            f"expected min <= max, got min {limits.min!r} and max {limits.max!r}; "
+            "swap or correct them"
+        )
+        raise TaskError(problem, field=where)
+    return limits
+
+
+def _limit(where: str, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not -MOST <= value <= MOST:
+        problem = f"expected a number from -1e12 to 1e12, got {value!r}; write one"
+        raise TaskError(problem, field=where)
+    return float(value)
 
 
 def _parse_columns(where: str, value: Any) -> dict[str, str]:
@@ -184,5 +229,6 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "search": _parse_search,
     "alerts_per_day": _positive,
     "latency_budget_ms": _positive,
+    "limits": _parse_limits,
     "columns": _parse_columns,
 }
