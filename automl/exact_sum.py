@@ -1,12 +1,11 @@
 """Sums that do not depend on the order of their terms: wide fixed-point numbers.
 
-A sum is a whole number of 2**-128, in two's complement, in `SUM_WORDS` words of 64 bits
-with the lowest first. Adding, taking away and merging are exact, so a window gives the
-same value to the last bit however its rows came, were pruned or were put together. Of a
-term, what lies below 2**-128 (3e-39) is cut off. `SQUARE_WORDS` words hold sums of
-squares.
-
-Terms reach from -1e12 to 1e12 (`MOST`); eight million of the largest fit in a sum.
+A sum is a whole number of 2**-128, in two's complement, in four words of 64 bits with
+the lowest first. Adding and merging are exact, so a window gives the same value to the
+last bit however its rows came, were pruned or were put together. Of a term, what lies
+below 2**-128 (3e-39) is cut off. Terms reach from -1e12 to 1e12 (`MOST`), or are the
+squares of such. Words are passed and given back as tuples, which compiled code keeps in
+registers.
 """
 
 from __future__ import annotations
@@ -18,120 +17,101 @@ from numba import njit, uint64
 
 #: Largest magnitude of a term.
 MOST = 1e12
-SUM_WORDS, SQUARE_WORDS = 3, 4
 
-_ZERO, _ONE = uint64(0), uint64(1)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
 _FRACTION = uint64((1 << 52) - 1)
 _HIDDEN = uint64(1 << 52)
 _TOP = uint64(1 << 63)
+#: A sum of nothing.
+NOTHING = (_ZERO, _ZERO, _ZERO, _ZERO)
 #: Exponent field of a double whose last bit is worth 2**-128.
 _UNIT = 1075 - 128
 
 
 @njit(cache=True)
 def add(words, value):  # type: ignore[no-untyped-def]
-    """Adds a double to a sum, in place."""
+    """Adds a double to a sum."""
     bits = np.float64(value).view(np.uint64)
     shift = np.int64((bits >> uint64(52)) & uint64(0x7FF)) - _UNIT
     if shift <= -53:
-        return
+        return words
     whole = (bits & _FRACTION) | _HIDDEN
     if shift < 0:
         whole >>= uint64(-shift)
-        shift = 0
+        shift = np.int64(0)
     first = shift >> 6
     off = uint64(shift & 63)
     low = whole << off
-    high = whole >> (uint64(64) - off) if off else _ZERO
-    if bits & _TOP:
-        _subtract(words, first, low, high)
+    high = (whole >> uint64(1)) >> (uint64(63) - off)
+    a0, a1, a2, a3 = _ZERO, _ZERO, _ZERO, _ZERO
+    if first == 0:
+        a0, a1 = low, high
+    elif first == 1:
+        a1, a2 = low, high
+    elif first == 2:
+        a2, a3 = low, high
     else:
-        _add(words, first, low, high)
-
-
-@njit(cache=True, inline="always")
-def _add(words, first, low, high):  # type: ignore[no-untyped-def]
-    was = words[first]
-    words[first] = was + low
-    carry = _ONE if words[first] < was else _ZERO
-    for i in range(first + 1, len(words)):
-        term = high + carry if i == first + 1 else carry
-        if term == _ZERO:
-            return
-        was = words[i]
-        words[i] = was + term
-        carry = _ONE if words[i] < was else _ZERO
-
-
-@njit(cache=True, inline="always")
-def _subtract(words, first, low, high):  # type: ignore[no-untyped-def]
-    was = words[first]
-    words[first] = was - low
-    borrow = _ONE if low > was else _ZERO
-    for i in range(first + 1, len(words)):
-        term = high + borrow if i == first + 1 else borrow
-        if term == _ZERO:
-            return
-        was = words[i]
-        words[i] = was - term
-        borrow = _ONE if term > was else _ZERO
+        a3 = low
+    if bits & _TOP:
+        return merge(words, negated((a0, a1, a2, a3)))
+    return merge(words, (a0, a1, a2, a3))
 
 
 @njit(cache=True)
 def merge(words, others):  # type: ignore[no-untyped-def]
-    """Adds one sum to another, in place."""
-    carry = _ZERO
-    for i in range(len(words)):
-        part = words[i] + others[i]
-        more = _ONE if part < words[i] else _ZERO
-        words[i] = part + carry
-        if words[i] < part:
-            more = _ONE
-        carry = more
+    """Adds two sums."""
+    a0 = words[0] + others[0]
+    carry = uint64(a0 < words[0])
+    part = words[1] + others[1]
+    a1 = part + carry
+    carry = uint64(part < words[1]) | uint64(a1 < part)
+    part = words[2] + others[2]
+    a2 = part + carry
+    carry = uint64(part < words[2]) | uint64(a2 < part)
+    return a0, a1, a2, words[3] + others[3] + carry
+
+
+@njit(cache=True)
+def negated(words):  # type: ignore[no-untyped-def]
+    """Takes a sum from nothing."""
+    a0 = ~words[0] + _ONE
+    carry = uint64(a0 == _ZERO)
+    a1 = ~words[1] + carry
+    carry &= uint64(a1 == _ZERO)
+    a2 = ~words[2] + carry
+    carry &= uint64(a2 == _ZERO)
+    return a0, a1, a2, ~words[3] + carry
 
 
 @njit(cache=True)
 def add_square(words, value):  # type: ignore[no-untyped-def]
-    """Adds the square of a double, not rounded, to a sum of squares, in place."""
+    """Adds the square of a double, not rounded, to a sum."""
     high, low = _two_product(value, value)
-    add(words, high)
-    if low != 0.0:
-        add(words, low)
+    return add(add(words, high), low)
 
 
 @njit(cache=True)
 def to_double(words):  # type: ignore[no-untyped-def]
     """Gives the double nearest to a sum; of two equally near ones the even one."""
-    size = len(words)
-    negative = (words[size - 1] & _TOP) != _ZERO
-    parts = words.copy()
-    if negative:
-        carry = _ONE
-        for i in range(size):
-            parts[i] = ~parts[i] + carry
-            carry = _ONE if (carry and parts[i] == _ZERO) else _ZERO
-    top = size - 1
-    while top >= 0 and parts[top] == _ZERO:
+    negative = (words[3] & _TOP) != _ZERO
+    a0, a1, a2, a3 = negated(words) if negative else words
+    top = 3
+    while top > 0 and a3 == _ZERO:
+        a3, a2, a1, a0 = a2, a1, a0, _ZERO
         top -= 1
-    if top < 0:
+    if a3 == _ZERO:
         return 0.0
-    lead = 0
-    while not (parts[top] << uint64(lead)) & _TOP:
-        lead += 1
-    window = parts[top] << uint64(lead)
-    rest = _ZERO
-    if top > 0:
-        if lead:
-            window |= parts[top - 1] >> uint64(64 - lead)
-        rest = parts[top - 1] << uint64(lead)
-        for i in range(top - 1):
-            rest |= parts[i]
+    lead = uint64(0)
+    while not (a3 << lead) & _TOP:
+        lead += _ONE
+    window = a3 << lead | (a2 >> _ONE) >> (uint64(63) - lead)
+    rest = a2 << lead | a1 | a0
     whole = window >> uint64(11)
     beyond = window & uint64(0x7FF)
     half = uint64(0x400)
     if beyond > half or (beyond == half and (rest != _ZERO or whole & _ONE)):
         whole += _ONE
-    found = math.ldexp(np.float64(whole), 64 * top - lead + 11 - 128)
+    found = math.ldexp(np.float64(whole), 64 * top - np.int64(lead) + 11 - 128)
     return -found if negative else found
 
 
@@ -154,9 +134,7 @@ def deviation(sums, squares, count):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _to_pair(words):  # type: ignore[no-untyped-def]
     high = to_double(words)
-    rest = words.copy()
-    add(rest, -high)
-    return high, to_double(rest)
+    return high, to_double(add(words, -high))
 
 
 @njit(cache=True, inline="always")

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, uint64
 
-from automl.exact_sum import SUM_WORDS, deviation, to_double
+from automl.borrowed import borrowed
+from automl.exact_sum import deviation, to_double
 from automl.window_plan import (
     AGE,
     COUNT,
@@ -20,6 +21,7 @@ from automl.window_plan import (
     ROWS_AGE,
     SHARE,
     STD,
+    TEXT,
     TOTAL,
     UNIQUE,
 )
@@ -38,15 +40,14 @@ from automl.window_store import (
     find,
 )
 from automl.window_tiles import (
-    add_bits,
-    add_label,
+    add_rows,
     all_known,
     clear_lane,
     is_stale,
-    is_there,
     make_big,
     make_tile,
     merge_lane,
+    read_words,
 )
 
 #: The tile an answer is put together in.
@@ -67,7 +68,7 @@ class Seen(NamedTuple):
     count: npt.NDArray[np.int64]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def observe(  # type: ignore[no-untyped-def]
     store,
     labels,
@@ -88,6 +89,8 @@ def observe(  # type: ignore[no-untyped-def]
     Gives the number of the first row that found an array of the store full, or how
     many rows there are. `out` of no columns asks for no answers.
     """
+    store, labels = borrowed(store), borrowed(labels)
+    program, seen = borrowed(program), borrowed(seen)
     for row in range(start, len(keys)):
         key, time_ms, forget_ms = keys[row], times[row], clock[row] - keep_ms
         if key == uint64(0):
@@ -182,29 +185,34 @@ def _walk(  # type: ignore[no-untyped-def]
     while place > begin:
         inside = place <= gone  # its rows are in tiles alone
         if inside or (tiled and place % TILE == 0 and place - TILE >= begin):
+            size, tile = BLOCK, np.int64(-1)
             if place % BLOCK == 0 and place - BLOCK >= begin:
                 tile = _big_tile(store, labels, keeps, entity, place)
-                if inside or all_known(store, tile, asked_ms):
-                    for lane in lanes:
-                        merge_lane(store, keeps, ANSWER, tile, lane, False)
-                    place -= BLOCK
-                    continue
-            tile = _tile(store, labels, keeps, entity, place)
+            if tile < 0 or not (inside or all_known(store, tile, asked_ms)):
+                size, tile = TILE, _tile(store, labels, keeps, entity, place)
             if inside or all_known(store, tile, asked_ms):
                 for lane in lanes:
-                    merge_lane(store, keeps, ANSWER, tile, lane, False)
-                place -= TILE
+                    merge_lane(store, keeps, ANSWER, tile, lane)
+                place -= size
                 continue
-        place -= 1
-        at = entity[AT] + place - gone
+        stop = max(begin, gone)
+        if tiled:
+            stop = max(stop, (place - 1) // TILE * TILE)
+        first = entity[AT] - gone
         for lane in lanes:
-            if keeps[lane, 0] & LABEL:
-                add_label(store, labels, keeps, ANSWER, lane, at, asked_ms, False)
-            else:
-                bits = store.bits[at, lane]
-                add_bits(store, keeps, ANSWER, lane, bits, False)
-                if keeps[lane, 0] & DISTINCT and is_there(keeps, lane, bits):
-                    _note(seen, lane, bits)
+            add_rows(
+                store,
+                labels,
+                keeps,
+                ANSWER,
+                lane,
+                first + stop,
+                first + place,
+                asked_ms,
+            )
+            if keeps[lane, 0] & DISTINCT:
+                _note(store, seen, keeps, lane, first + stop, first + place)
+        place = stop
 
 
 @njit(cache=True)
@@ -234,18 +242,30 @@ def _big_tile(store, labels, keeps, entity, place):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True)
-def _note(seen, lane, bits):  # type: ignore[no-untyped-def]
-    """Counts a value unless this walk met it before."""
+def _note(store, seen, keeps, lane, begin, end):  # type: ignore[no-untyped-def]
+    """Counts the values of rows that this walk did not meet before."""
     turn = seen.count[len(seen.count) - 1]
     mask = uint64(seen.bits.shape[1] - 1)
-    at = (uint64(bits) * uint64(0x9E3779B97F4A7C15)) >> uint64(20) & mask
-    while seen.turn[lane, at] == turn:
-        if seen.bits[lane, at] == bits:
-            return
-        at = (at + uint64(1)) & mask
-    seen.turn[lane, at] = turn
-    seen.bits[lane, at] = bits
-    seen.count[lane] += 1
+    for row in range(begin, end):
+        bits = store.bits[row, lane]
+        if not _is_there(keeps, lane, bits):
+            continue
+        at = (uint64(bits) * uint64(0x9E3779B97F4A7C15)) >> uint64(20) & mask
+        while seen.turn[lane, at] == turn and seen.bits[lane, at] != bits:
+            at = (at + uint64(1)) & mask
+        if seen.turn[lane, at] != turn:
+            seen.turn[lane, at] = turn
+            seen.bits[lane, at] = bits
+            seen.count[lane] += 1
+
+
+@njit(cache=True)
+def _is_there(keeps, lane, bits):  # type: ignore[no-untyped-def]
+    """Whether an own lane of a row has a value."""
+    if keeps[lane, 0] & TEXT:
+        return bits != 0
+    value = np.int64(bits).view(np.float64)
+    return value == value
 
 
 @njit(cache=True)
@@ -254,7 +274,7 @@ def _age(store, keeps, entity, lane, time_ms, begin, end, own):  # type: ignore[
     for place in range(end - 1, max(begin, entity[GONE]) - 1, -1):
         at = entity[AT] + place - entity[GONE]
         if place != own and (
-            lane < 0 or is_there(keeps, lane, store.bits[at, lane])
+            lane < 0 or _is_there(keeps, lane, store.bits[at, lane])
         ):
             return (time_ms - store.time[at]) / 1000.0
     return np.nan
@@ -268,19 +288,23 @@ def _read(store, seen, read, lane, scale):  # type: ignore[no-untyped-def]
         return count[0] * scale
     if read == UNIQUE:
         return float(seen.count[lane])
-    words = store.tile_words[ANSWER, lane]
+    words = store.tile_words
     if read == TOTAL:
-        return to_double(words[:SUM_WORDS])
+        return to_double(read_words(words, ANSWER, lane, 0))
     if count[0] == 0:
         return 0.0 if read == SHARE else np.nan
     if read == SHARE:
         return count[1] / count[0]
     if read == MEAN:
-        return to_double(words[:SUM_WORDS]) / count[0]
+        return to_double(read_words(words, ANSWER, lane, 0)) / count[0]
     if read == STD:
         if value[0] == value[1]:
             return 0.0
-        return deviation(words[:SUM_WORDS], words[SUM_WORDS:], count[0])
+        return deviation(
+            read_words(words, ANSWER, lane, 0),
+            read_words(words, ANSWER, lane, 4),
+            count[0],
+        )
     if read == MIN:
         return value[0]
     if read == MAX:

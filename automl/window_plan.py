@@ -140,7 +140,8 @@ def _program(
             first = len(reads)
             for feature in (f for f in ours if f.window_ms == window_ms):
                 lane = index.get(_lane_of(feature), -1)
-                keeps[lane, 0] |= _KEEPS.get(feature.agg, 0) if lane >= 0 else 0
+                if lane >= 0:
+                    keeps[lane, 0] |= _KEEPS.get(feature.agg, 0)
                 reads.append((slots[id(feature)], _read_of(feature), lane))
                 per_second = feature.agg == "rate" and feature.column is None
                 scale.append(1000.0 / window_ms if per_second else 1.0)

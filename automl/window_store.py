@@ -21,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, uint64
 
-from automl.exact_sum import SQUARE_WORDS, SUM_WORDS
-
 TILE_BITS = 6
 TILE = 1 << TILE_BITS
 #: Rows of two levels of tiles.
 BLOCK = TILE * TILE
-WORDS = SUM_WORDS + SQUARE_WORDS
+#: Words of a sum and of a sum of squares (`exact_sum`).
+WORDS = 8
 #: The time of a label that is not known yet.
 NEVER = 2**62
 

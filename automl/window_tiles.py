@@ -9,18 +9,21 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-from automl.exact_sum import SUM_WORDS, add, add_square, merge
+from automl.exact_sum import add, add_square, merge
 from automl.label_table import find_label, label_as_of
 from automl.window_plan import LABEL, SQUARE, SUM, TEXT
-from automl.window_store import BIG, BIG_AT, EPOCH, NEVER, TILE, TILES_AT, copy_tile
+from automl.window_store import BIG_AT, EPOCH, NEVER, TILE, TILES_AT, copy_tile
+
+#: 1.0 as bits: a row that passes a filter.
+_ONE_BITS = int(np.float64(1.0).view(np.int64))
 
 
 @njit(cache=True)
 def clear_lane(store, tile, lane):  # type: ignore[no-untyped-def]
     """Makes a lane of a tile sum up nothing."""
-    for i in range(2):
-        store.tile_count[tile, lane, i] = 0
-    for i in range(store.tile_words.shape[2]):
+    store.tile_count[tile, lane, 0] = 0
+    store.tile_count[tile, lane, 1] = 0
+    for i in range(8):
         store.tile_words[tile, lane, i] = uint64(0)
     store.tile_value[tile, lane, 0] = np.inf
     store.tile_value[tile, lane, 1] = -np.inf
@@ -28,62 +31,104 @@ def clear_lane(store, tile, lane):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def is_there(keeps, lane, bits):  # type: ignore[no-untyped-def]
-    """Whether an own lane of a row has a value."""
-    if keeps[lane, 0] & TEXT:
-        return bits != 0
-    value = np.int64(bits).view(np.float64)
-    return value == value
+def add_rows(store, labels, keeps, tile, lane, begin, end, asked_ms):  # type: ignore[no-untyped-def]
+    """Adds the rows at `begin` to `end` of the arrays to a lane, the newest first.
+
+    What the lane holds already is newer than these rows. A label is added as it was
+    known at `asked_ms`, if it was.
+    """
+    keep, filter_lane = keeps[lane, 0], keeps[lane, 1]
+    is_label, is_text = keep & LABEL != 0, keep & TEXT != 0
+    sums, squares = keep & SUM != 0, keep & SQUARE != 0
+    count, words = store.tile_count, store.tile_words
+    values, bits, known = store.tile_value, store.bits, store.known
+    found, not_zero = count[tile, lane, 0], count[tile, lane, 1]
+    low, high, last = (
+        values[tile, lane, 0],
+        values[tile, lane, 1],
+        values[tile, lane, 2],
+    )
+    total, square = read_words(words, tile, lane, 0), read_words(words, tile, lane, 4)
+    corrections = store.count[EPOCH]
+    for at in range(end - 1, begin - 1, -1):
+        if is_label:
+            if filter_lane >= 0 and bits[at, filter_lane] != _ONE_BITS:
+                continue
+            if known[at] == NEVER:
+                know_label(store, labels, at)
+            there, value = known[at] <= asked_ms, store.label[at]
+            if corrections:
+                place = find_label(labels, store.case[at])
+                if place >= 0 and labels.older[place] >= 0:
+                    there, value = label_as_of(labels, place, asked_ms)
+            if not there:
+                continue
+        elif is_text:
+            if bits[at, lane] == 0:
+                continue
+            value = 1.0
+        else:
+            value = np.int64(bits[at, lane]).view(np.float64)
+            if value != value:
+                continue
+        if found == 0:
+            last = value
+        found += 1
+        not_zero += value != 0.0
+        low, high = min(low, value), max(high, value)
+        if sums:
+            total = add(total, value)
+            if squares:
+                square = add_square(square, value)
+    count[tile, lane, 0], count[tile, lane, 1] = found, not_zero
+    values[tile, lane, 0] = low
+    values[tile, lane, 1] = high
+    values[tile, lane, 2] = last
+    if sums:
+        put_words(words, tile, lane, 0, total)
+        if squares:
+            put_words(words, tile, lane, 4, square)
 
 
 @njit(cache=True)
-def add_bits(store, keeps, tile, lane, bits, newer):  # type: ignore[no-untyped-def]
-    """Adds a row's own lane to a tile, unless its value is missing."""
-    if is_there(keeps, lane, bits):
-        text = keeps[lane, 0] & TEXT
-        value = 1.0 if text else np.int64(bits).view(np.float64)
-        add_value(store, keeps, tile, lane, value, newer)
+def read_words(words, tile, lane, first):  # type: ignore[no-untyped-def]
+    return (
+        words[tile, lane, first],
+        words[tile, lane, first + 1],
+        words[tile, lane, first + 2],
+        words[tile, lane, first + 3],
+    )
 
 
 @njit(cache=True)
-def add_value(store, keeps, tile, lane, value, newer):  # type: ignore[no-untyped-def]
-    """Adds a value to a tile; `newer` says on which side of what is there."""
-    count, values = store.tile_count[tile, lane], store.tile_value[tile, lane]
-    if newer or count[0] == 0:
-        values[2] = value
-    count[0] += 1
-    if value != 0.0:
-        count[1] += 1
-    if value < values[0]:
-        values[0] = value
-    if value > values[1]:
-        values[1] = value
-    keep = keeps[lane, 0]
-    if keep & SUM:
-        add(store.tile_words[tile, lane, :SUM_WORDS], value)
-        if keep & SQUARE:
-            add_square(store.tile_words[tile, lane, SUM_WORDS:], value)
+def put_words(words, tile, lane, first, value):  # type: ignore[no-untyped-def]
+    words[tile, lane, first] = value[0]
+    words[tile, lane, first + 1] = value[1]
+    words[tile, lane, first + 2] = value[2]
+    words[tile, lane, first + 3] = value[3]
 
 
 @njit(cache=True)
-def merge_lane(store, keeps, tile, other, lane, newer):  # type: ignore[no-untyped-def]
-    """Adds a lane of another tile; `newer` says on which side of what is there."""
-    count, more = store.tile_count[tile, lane], store.tile_count[other, lane]
-    if more[0] == 0:
+def merge_lane(store, keeps, tile, other, lane):  # type: ignore[no-untyped-def]
+    """Adds a lane of another tile, which is older than what is there."""
+    count, values, words = store.tile_count, store.tile_value, store.tile_words
+    if count[other, lane, 0] == 0:
         return
-    values, theirs = store.tile_value[tile, lane], store.tile_value[other, lane]
-    if newer or count[0] == 0:
-        values[2] = theirs[2]
-    count[0] += more[0]
-    count[1] += more[1]
-    values[0] = min(values[0], theirs[0])
-    values[1] = max(values[1], theirs[1])
-    keep = keeps[lane, 0]
-    if keep & SUM:
-        words, others = store.tile_words[tile, lane], store.tile_words[other, lane]
-        merge(words[:SUM_WORDS], others[:SUM_WORDS])
-        if keep & SQUARE:
-            merge(words[SUM_WORDS:], others[SUM_WORDS:])
+    if count[tile, lane, 0] == 0:
+        values[tile, lane, 2] = values[other, lane, 2]
+    count[tile, lane, 0] += count[other, lane, 0]
+    count[tile, lane, 1] += count[other, lane, 1]
+    values[tile, lane, 0] = min(values[tile, lane, 0], values[other, lane, 0])
+    values[tile, lane, 1] = max(values[tile, lane, 1], values[other, lane, 1])
+    if keeps[lane, 0] & SUM:
+        for first in (0, 4):
+            ours, theirs = (
+                read_words(words, tile, lane, first),
+                read_words(words, other, lane, first),
+            )
+            put_words(words, tile, lane, first, merge(ours, theirs))
+            if not keeps[lane, 0] & SQUARE:
+                return
 
 
 @njit(cache=True)
@@ -96,39 +141,14 @@ def know_label(store, labels, at):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def add_label(store, labels, keeps, tile, lane, at, asked_ms, newer):  # type: ignore[no-untyped-def]
-    """Adds the label of a row's case as it was known at `asked_ms`, if it was."""
-    kept = keeps[lane, 1]
-    if kept >= 0 and not store.bits[at, kept] == ONE_BITS:
-        return
-    if store.known[at] == NEVER:
-        know_label(store, labels, at)
-    known, value = store.known[at] <= asked_ms, store.label[at]
-    if store.count[EPOCH]:
-        found = find_label(labels, store.case[at])
-        if found >= 0 and labels.older[found] >= 0:
-            known, value = label_as_of(labels, found, asked_ms)
-    if known:
-        add_value(store, keeps, tile, lane, value, newer)
-
-
-#: 1.0 as bits: a row that passes a filter.
-ONE_BITS = int(np.float64(1.0).view(np.int64))
-
-
-@njit(cache=True)
 def make_tile(store, labels, keeps, tile, at):  # type: ignore[no-untyped-def]
     """Sums up the `TILE` rows from `at` on."""
     for lane in range(len(keeps)):
         clear_lane(store, tile, lane)
+        add_rows(store, labels, keeps, tile, lane, at, at + TILE, NEVER - 1)
     until = np.int64(0)
-    for i in range(at, at + TILE):
-        for lane in range(len(keeps)):
-            if keeps[lane, 0] & LABEL:
-                add_label(store, labels, keeps, tile, lane, i, NEVER - 1, True)
-            else:
-                add_bits(store, keeps, tile, lane, store.bits[i, lane], True)
-        if len(store.case):
+    if len(store.case):
+        for i in range(at, at + TILE):
             until = max(until, store.known[i])
             if store.count[EPOCH]:
                 found = find_label(labels, store.case[i])
@@ -143,12 +163,11 @@ def make_tile(store, labels, keeps, tile, at):  # type: ignore[no-untyped-def]
 def make_big(store, keeps, entity, big):  # type: ignore[no-untyped-def]
     """Puts `TILE` tiles together to one of the second level."""
     tile = entity[BIG_AT] + big
-    first = entity[TILES_AT] + big * TILE
-    copy_tile(store, first, tile)
-    for other in range(first + 1, first + TILE):
+    newest = entity[TILES_AT] + (big + 1) * TILE - 1
+    copy_tile(store, newest, tile)
+    for other in range(newest - 1, newest - TILE, -1):
         for lane in range(len(keeps)):
-            merge_lane(store, keeps, tile, other, lane, True)
-        store.tile_time[tile, 0] = store.tile_time[other, 0]
+            merge_lane(store, keeps, tile, other, lane)
         if store.tile_time[other, 1] > store.tile_time[tile, 1]:
             store.tile_time[tile, 1] = store.tile_time[other, 1]
         if store.tile_time[other, 2] < store.tile_time[tile, 2]:
