@@ -8,133 +8,166 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from automl.registry import Manifest
+from connectors.codec import encode_frame
 from connectors.records import MODALITIES
-from connectors.schemas import DECISIONS, features_schema, frame_of, vectors_schema
-from pipelines.operators.assemble import TABULAR, Pending, decision_id
+from connectors.schemas import (
+    DECISIONS,
+    TIME,
+    features_schema,
+    frame_of,
+    vectors_schema,
+)
+from pipelines.decision_ids import decision_ids
+from pipelines.operators.assemble import TABULAR
+from pipelines.operators.undecided import Undecided
 from pipelines.scorer import Scored
 
+#: What moved the score of a row, for the rows that are alerts.
+Reasons = Mapping[int, list[dict[str, Any]]]
 
-def decision_columns(
+_MODALITIES = pa.array(MODALITIES, pa.string())
+
+
+def decision_batch(
     manifest: Manifest,
-    pending: list[Pending],
-    mask: NDArray[np.bool_],
+    given: Undecided,
     scored: Scored,
-    reasons: Mapping[int, list[dict[str, Any]]],
+    reasons: Reasons,
     decided_ms: int,
-) -> dict[str, Any]:
-    """Columns of `DECISIONS`, one row per pending decision."""
-    task = str(manifest.task["name"])
-    rows = len(pending)
-    return {
-        "decision_id": [decision_id(task, one.case.case_id) for one in pending],
-        "case_id": [one.case.case_id for one in pending],
-        "revision": [one.revision for one in pending],
-        "event_id": [one.landing.event_id for one in pending],
-        "modality": [MODALITIES[one.landing.modality] for one in pending],
-        "score": scored.score,
-        "alert": scored.alert,
-        "threshold": [manifest.threshold] * rows,
-        "model_name": [manifest.name] * rows,
-        "model_version": [manifest.version] * rows,
-        "modalities": [
-            [m for m, there in zip(MODALITIES, row, strict=True) if there]
-            for row in mask.tolist()
-        ],
-        **{f"gate_{m}": scored.gates[:, i].round(4) for i, m in enumerate(MODALITIES)},
-        "reasons": [json.dumps(reasons.get(i, [])) for i in range(rows)],
-        "event_time": np.array([one.landing.event_time_ms for one in pending]),
-        "created_ms": [one.landing.created_ms for one in pending],
-        "decided_at": np.full(rows, decided_ms),
+) -> pa.RecordBatch:
+    """The decisions, one row each, in the schema `DECISIONS`."""
+    rows = len(given)
+    told = ["[]"] * rows
+    for row, why in reasons.items():
+        told[row] = json.dumps(why)
+    # the columns of a batch are contiguous: Arrow takes them as they are
+    gates = np.ascontiguousarray(scored.gates.T).round(4)
+    columns = {
+        "decision_id": decision_ids(str(manifest.task["name"]), given.case_id),
+        "case_id": given.case_id,
+        "revision": pa.array(given.revision),
+        "event_id": given.event_id,
+        "modality": _MODALITIES.take(pa.array(given.modality)),
+        "score": pa.array(scored.score),
+        "alert": pa.array(scored.alert),
+        "threshold": pa.repeat(pa.scalar(manifest.threshold, pa.float64()), rows),
+        "model_name": pa.repeat(manifest.name, rows),
+        "model_version": pa.repeat(pa.scalar(manifest.version, pa.int32()), rows),
+        "modalities": _names(given.mask),
+        **{f"gate_{m}": pa.array(gates[i]) for i, m in enumerate(MODALITIES)},
+        "reasons": pa.array(told, pa.string()),
+        "event_time": pa.array(given.event_time_ms).view(TIME),
+        "created_ms": pa.array(given.created_ms),
+        "decided_at": pa.repeat(pa.scalar(decided_ms, pa.int64()), rows).view(TIME),
     }
+    arrays = [columns[name] for name in DECISIONS.names]
+    return pa.RecordBatch.from_arrays(arrays, schema=DECISIONS)
 
 
 def decision_frames(
     manifest: Manifest,
-    pending: list[Pending],
-    x: NDArray[np.float64],
-    mask: NDArray[np.bool_],
+    given: Undecided,
     scored: Scored,
-    reasons: Mapping[int, list[dict[str, Any]]],
+    reasons: Reasons,
+    changed: list[int],
     decided_ms: int,
 ) -> Iterator[tuple[str, str, bytes]]:
     """(topic, key or "", value) of everything a batch of decisions causes.
 
-    An alert is caused when it is not what the case was told last, which it remembers.
+    Args:
+        manifest: of the model that decided.
+        given: what was decided.
+        scored: what the model said.
+        reasons: of the rows that are alerts.
+        changed: the rows whose alert is not what their case was told last.
+        decided_ms: when it was decided.
     """
-    columns = decision_columns(manifest, pending, mask, scored, reasons, decided_ms)
-    yield "decisions", "", frame_of(DECISIONS, columns)
-    tabular = [i for i, one in enumerate(pending) if one.landing.modality == TABULAR]
-    if tabular:
-        yield "features", "", _features(manifest, pending, x, tabular)
-    # the fused vector of each case as it now stands
-    fused = {
-        one.case.case_id: i for i, one in enumerate(pending) if scored.fused[i].any()
-    }
+    batch = decision_batch(manifest, given, scored, reasons, decided_ms)
+    yield "decisions", "", encode_frame(batch)
+    tabular = given.modality == TABULAR
+    if tabular.any():
+        yield "features", "", _features(manifest, batch, given, tabular)
+    fused = np.flatnonzero(scored.fused.any(axis=1)).tolist()
     if fused:
-        yield "vectors", "", _vectors(manifest, pending, scored, [*fused.values()])
-    for i, one in enumerate(pending):
-        alert = bool(scored.alert[i])
-        if alert != one.case.alerted:
-            one.case.alerted = alert
-            yield "alerts", one.case.case_id, _alert(columns, i, reasons.get(i, []))
+        # the fused vector of each case as it now stands
+        last = {batch["case_id"][i].as_py(): i for i in fused}
+        yield "vectors", "", _vectors(manifest, batch, scored, [*last.values()])
+    for row in changed:
+        key, value = _alert(batch, row)
+        yield "alerts", key, value
+
+
+def _names(mask: NDArray[np.bool_]) -> pa.ListArray:
+    """The names of the modalities that are there, one list a row."""
+    _, there = np.nonzero(mask)
+    offsets = np.zeros(len(mask) + 1, dtype=np.int32)
+    np.cumsum(mask.sum(axis=1), out=offsets[1:])
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), _MODALITIES.take(pa.array(there))
+    )
 
 
 def _features(
-    manifest: Manifest, pending: list[Pending], x: NDArray[np.float64], rows: list[int]
+    manifest: Manifest,
+    batch: pa.RecordBatch,
+    given: Undecided,
+    tabular: NDArray[np.bool_],
 ) -> bytes:
-    landings = [pending[i].landing for i in rows]
-    return frame_of(
-        features_schema(manifest.features),
-        {
-            "event_id": [landing.event_id for landing in landings],
-            "case_id": [pending[i].case.case_id for i in rows],
-            "event_time": np.array([landing.event_time_ms for landing in landings]),
-            "created_ms": [landing.created_ms for landing in landings],
-            "model_name": [manifest.name] * len(rows),
-            "model_version": [manifest.version] * len(rows),
-            "values": x[rows],
-        },
-    )
+    schema = features_schema(manifest.features)
+    x, offsets, rows = given.x, given.source_offset, given.source_row
+    if not tabular.all():
+        batch = batch.filter(pa.array(tabular))
+        x, offsets, rows = x[tabular], offsets[tabular], rows[tabular]
+    flat = pa.array(np.ascontiguousarray(x).reshape(-1))
+    columns = {
+        "source_offset": pa.array(offsets),
+        "source_row": pa.array(rows),
+        "values": pa.FixedSizeListArray.from_arrays(flat, x.shape[1]),
+    }
+    arrays = [
+        columns[name] if name in columns else batch.column(name)
+        for name in schema.names
+    ]
+    return encode_frame(pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
 def _vectors(
-    manifest: Manifest, pending: list[Pending], scored: Scored, rows: list[int]
+    manifest: Manifest, batch: pa.RecordBatch, scored: Scored, rows: list[int]
 ) -> bytes:
-    return frame_of(
-        vectors_schema(manifest.width),
-        {
-            "event_id": [f"{pending[i].case.case_id}/fused" for i in rows],
-            "case_id": [pending[i].case.case_id for i in rows],
-            "modality": ["fused"] * len(rows),
-            "event_time": np.array([pending[i].landing.event_time_ms for i in rows]),
-            "created_ms": [pending[i].landing.created_ms for i in rows],
-            "fingerprint": [manifest.fingerprints["fused"]] * len(rows),
-            "vector": scored.fused[rows],
-        },
-    )
+    told = batch.take(pa.array(rows))
+    cases = told["case_id"].to_pylist()
+    columns = {
+        "event_id": [f"{case_id}/fused" for case_id in cases],
+        "case_id": cases,
+        "modality": ["fused"] * len(rows),
+        "event_time": told["event_time"].cast(pa.int64()).to_numpy(),
+        "created_ms": told["created_ms"].to_numpy(),
+        "fingerprint": [manifest.fingerprints["fused"]] * len(rows),
+        "vector": scored.fused[rows],
+    }
+    return frame_of(vectors_schema(manifest.width), columns)
 
 
-def _alert(
-    columns: Mapping[str, Any], row: int, reasons: list[dict[str, Any]]
-) -> bytes:
+def _alert(batch: pa.RecordBatch, row: int) -> tuple[str, bytes]:
+    """The key and the value of the alert that a decision makes."""
+
     def iso(ms: int) -> str:
         return datetime.fromtimestamp(ms / 1000, tz=UTC).isoformat()
 
-    alert = {
-        name: columns[name][row]
-        for name in ("decision_id", "case_id", "revision", "threshold", "model_name")
-    }
+    def cell(name: str) -> Any:
+        return batch[name][row].as_py()
+
+    names = ["decision_id", "case_id", "revision", "threshold", "model_name"]
+    names += ["alert", "score", "model_version", "modalities"]
+    alert = {name: cell(name) for name in names}
     alert |= {
-        "alert": bool(columns["alert"][row]),
-        "score": float(columns["score"][row]),
-        "model_version": columns["model_version"][row],
-        "modalities": columns["modalities"][row],
-        "gates": {m: float(columns[f"gate_{m}"][row]) for m in MODALITIES},
-        "reasons": reasons,
-        "event_time": iso(int(columns["event_time"][row])),
-        "decided_at": iso(int(columns["decided_at"][row])),
+        "gates": {m: cell(f"gate_{m}") for m in MODALITIES},
+        "reasons": json.loads(cell("reasons")),
+        "event_time": iso(batch["event_time"][row].value),
+        "decided_at": iso(batch["decided_at"][row].value),
     }
-    return json.dumps(alert).encode()
+    return alert["case_id"], json.dumps(alert).encode()

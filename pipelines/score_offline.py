@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from automl.task import TaskSpec
 from connectors.archive import Archive
 from connectors.records import DeadLetter
-from connectors.schemas import DECISIONS, TIME
+from connectors.schemas import DECISIONS
 from encoders import load_encoders
-from pipelines.decide import decision_columns
-from pipelines.offline import day_bounds, embed, join
-from pipelines.operators.assemble import TABULAR, Case, Landing, Pending
+from pipelines.decide import decision_batch
+from pipelines.offline import Joined, day_bounds, embed, join
+from pipelines.operators.assemble import TABULAR
+from pipelines.operators.undecided import Undecided
 from pipelines.scorer import ENCODERS_FOLDER, Scorer
 
 BATCH_ROWS = 512
@@ -39,32 +41,31 @@ def score_archive(
     batches: list[pa.RecordBatch] = []
     for at in range(0, len(chosen), BATCH_ROWS):
         rows = chosen[at : at + BATCH_ROWS]
-        mask, x = joined.mask[rows], joined.features[rows]
-        scored = scorer.score(x, vectors[rows], mask)
+        given = _undecided(joined, vectors, rows)
+        scored = scorer.score(given.x, given.vectors, given.mask)
         told = np.flatnonzero(scored.alert).tolist()
-        reasons = scorer.reasons(x, scored, mask, told)
-        pending = [
-            Pending(
-                Case(joined.case_id[row]),
-                int(mask[i].sum()) - 1,
-                Landing(joined.event_id[row], TABULAR, int(times[row]), 0, x[i]),
-                {},
-            )
-            for i, row in enumerate(rows.tolist())
-        ]
-        columns = decision_columns(
-            scorer.manifest,
-            pending,
-            mask,
-            scored,
-            dict(zip(told, reasons, strict=True)),
-            time.time_ns() // 1_000_000,
-        )
-        arrays = [
-            pa.array(columns[f.name], type=pa.int64()).cast(TIME)
-            if f.type == TIME
-            else pa.array(columns[f.name], type=f.type)
-            for f in DECISIONS
-        ]
-        batches.append(pa.RecordBatch.from_arrays(arrays, schema=DECISIONS))
+        reasons = scorer.reasons(given.x, scored, given.mask, told)
+        why = dict(zip(told, reasons, strict=True))
+        now_ms = time.time_ns() // 1_000_000
+        batches.append(decision_batch(scorer.manifest, given, scored, why, now_ms))
     return pa.Table.from_batches(batches, schema=DECISIONS), joined.dead
+
+
+def _undecided(
+    joined: Joined, vectors: NDArray[np.float32], rows: NDArray[np.intp]
+) -> Undecided:
+    """The last decisions of some cases, each told by its tabular event."""
+    mask = joined.mask[rows]
+    return Undecided(
+        case_id=pa.array([joined.case_id[row] for row in rows], pa.string()),
+        event_id=pa.array([joined.event_id[row] for row in rows], pa.string()),
+        revision=(mask.sum(axis=1) - 1).astype(np.int32),
+        modality=np.full(len(rows), TABULAR, dtype=np.int8),
+        event_time_ms=joined.event_time_ms[rows],
+        created_ms=np.zeros(len(rows), dtype=np.int64),
+        source_offset=np.full(len(rows), -1, dtype=np.int64),
+        source_row=np.full(len(rows), -1, dtype=np.int32),
+        x=joined.features[rows],
+        mask=mask,
+        vectors=vectors[rows],
+    )

@@ -35,8 +35,10 @@ class Scored:
         score: float64 (B,) in 0..1, of six digits.
         alert: bool (B,), score at or above the threshold.
         gates: float32 (B, M), 0 for an absent modality.
-        fused: float32 (B, D), unit rows; zeros for a case without media.
-        vectors: float32 (B, M, D), the inputs, the tabular one filled in beside media.
+        fused: float32 (B, D), unit rows; zeros for a case without media; (B, 0) when
+            no case has any.
+        vectors: float32 (B, M, D), the inputs, the tabular one filled in beside media;
+            None when no case has any.
         tree_logit: float64 (B,), the tabular part's log-odds.
     """
 
@@ -44,7 +46,7 @@ class Scored:
     alert: NDArray[np.bool_]
     gates: NDArray[np.float32]
     fused: NDArray[np.float32]
-    vectors: NDArray[np.float32]
+    vectors: NDArray[np.float32] | None
     tree_logit: NDArray[np.float64]
 
 
@@ -99,7 +101,7 @@ class Scorer:
     def score(
         self,
         features: NDArray[np.float64],
-        vectors: NDArray[np.float32],
+        vectors: NDArray[np.float32] | None,
         mask: NDArray[np.bool_],
     ) -> Scored:
         """Scores cases of which some modalities are present.
@@ -110,24 +112,25 @@ class Scorer:
         Args:
             features: float64 (B, F), anything where the tabular part is absent.
             vectors: float32 (B, M, D) embeddings; the tabular one is computed here.
+                None when no case has media.
             mask: bool (B, M), which modalities are present.
         """
         there = mask[:, TABULAR]
-        media = mask.sum(axis=1) > there
-        logit = np.full(len(mask), self.manifest.prior_logit)
-        if there.any():
-            logit[there] = self.tree.predict_logit(features[there])
-        tree_logit = logit.copy()
+        if there.all():
+            logit = self.tree.predict_logit(features)
+        else:
+            logit = np.full(len(mask), self.manifest.prior_logit)
+            if there.any():
+                logit[there] = self.tree.predict_logit(features[there])
+        tree_logit = logit
         gates = mask.astype(np.float32)
-        fused = np.zeros((len(mask), vectors.shape[2]), dtype=np.float32)
-        vectors = vectors.copy()
-        if media.any():
-            both = media & there
-            decoded = [self.tabular.decode(row) for row in features[both]]
-            vectors[both, TABULAR] = self.tabular.encode(decoded)
-            logit[media], gates[media], fused[media] = self.fusion.score(
-                vectors[media], mask[media], tree_logit[media]
-            )
+        fused = np.zeros((len(mask), 0), dtype=np.float32)
+        if vectors is not None:
+            logit = tree_logit.copy()
+            vectors = vectors.copy()
+            fused = np.zeros((len(mask), vectors.shape[2]), dtype=np.float32)
+            media = mask.sum(axis=1) > there
+            self._fuse(features, vectors, mask, media, logit, gates, fused)
         # six digits: the same in a batch of one and in a batch of many
         score = (1.0 / (1.0 + np.exp(-logit))).round(6)
         return Scored(
@@ -137,6 +140,26 @@ class Scorer:
             fused=fused,
             vectors=vectors,
             tree_logit=tree_logit,
+        )
+
+    def _fuse(
+        self,
+        features: NDArray[np.float64],
+        vectors: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        media: NDArray[np.bool_],
+        logit: NDArray[np.float64],
+        gates: NDArray[np.float32],
+        fused: NDArray[np.float32],
+    ) -> None:
+        """Writes what the media of some cases add, and their tabular embeddings."""
+        if not media.any():
+            return
+        both = media & mask[:, TABULAR]
+        decoded = [self.tabular.decode(row) for row in features[both]]
+        vectors[both, TABULAR] = self.tabular.encode(decoded)
+        logit[media], gates[media], fused[media] = self.fusion.score(
+            vectors[media], mask[media], logit[media]
         )
 
     def reasons(
@@ -152,7 +175,7 @@ class Scorer:
         some = mask[rows]
         deltas = np.zeros(some.shape)
         media = np.flatnonzero(some.sum(axis=1) > some[:, TABULAR])
-        if len(media):
+        if len(media) and scored.vectors is not None:
             fused = np.asarray(rows)[media]
             deltas[media] = self.fusion.leave_one_out(
                 scored.vectors[fused], some[media], scored.tree_logit[fused]

@@ -7,7 +7,6 @@ numbers of a case do not depend on which topic was read faster.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,17 +24,23 @@ class Landing:
 
     Attributes:
         event_id: its id.
+        event_key: the 64-bit key of its id.
         modality: index in `MODALITIES`.
         event_time_ms: when it happened.
         created_ms: the producer's clock, 0 when unknown.
         content: float64 (F,) features for a tabular event, float32 (D,) otherwise.
+        source_offset: of the Kafka value it was read from.
+        source_row: its row there; -1 when it was the whole value.
     """
 
     event_id: str
+    event_key: int
     modality: int
     event_time_ms: int
     created_ms: int
     content: NDArray[Any]
+    source_offset: int = 0
+    source_row: int = -1
 
 
 @dataclass(slots=True)
@@ -44,7 +49,7 @@ class Case:
 
     Attributes:
         case_id: its id.
-        seen: modality and id of the events that landed or are held.
+        seen: modality and key of the events that landed or are held.
         contents: by modality index, the latest content.
         held: media that wait for the tabular event.
         revisions: decisions made so far.
@@ -52,7 +57,7 @@ class Case:
     """
 
     case_id: str
-    seen: set[tuple[int, str]] = field(default_factory=set)
+    seen: set[tuple[int, int]] = field(default_factory=set)
     contents: dict[int, NDArray[Any]] = field(default_factory=dict)
     held: list[Landing] = field(default_factory=list)
     revisions: int = 0
@@ -68,12 +73,20 @@ class Case:
 
 def _unpickled(
     case_id: str,
-    seen: list[tuple[int, str]],
+    seen: list[tuple[int, int]],
     contents: dict[int, tuple[str, bytes]],
     flags: tuple[list[Landing], int, bool],
 ) -> Case:
     arrays = {i: np.frombuffer(raw, char) for i, (char, raw) in contents.items()}
     return Case(case_id, set(seen), arrays, *flags)
+
+
+def case_after(
+    case_id: str, *, event_key: int, x: NDArray[np.float64], alerted: bool
+) -> Case:
+    """A case as it is after one tabular event, and nothing else, was decided."""
+    seen = {(TABULAR, event_key)}
+    return Case(case_id, seen, {TABULAR: x}, revisions=1, alerted=alerted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +105,7 @@ def land(case: Case, landing: Landing) -> list[Pending]:
     None for an event that was seen before, and for a medium that has to wait for the
     tabular event of its case.
     """
-    key = (landing.modality, landing.event_id)
+    key = (landing.modality, landing.event_key)
     if key in case.seen:
         return []
     case.seen.add(key)
@@ -113,26 +126,3 @@ def _revise(case: Case, landing: Landing) -> Pending:
     pending = Pending(case, case.revisions, landing, case.contents)
     case.revisions += 1
     return pending
-
-
-def decision_id(task: str, case_id: str) -> str:
-    """The id of a case's decision: the same in every run, for every revision."""
-    return hashlib.blake2b(f"{task}\0{case_id}".encode(), digest_size=12).hexdigest()
-
-
-def inputs(
-    pending: list[Pending], *, features: int, width: int
-) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.bool_]]:
-    """Arrays a scorer takes: features (B, F), vectors (B, M, D), mask (B, M)."""
-    rows = len(pending)
-    x = np.full((rows, features), np.nan)
-    vectors = np.zeros((rows, len(MODALITIES), width), dtype=np.float32)
-    mask = np.zeros((rows, len(MODALITIES)), dtype=np.bool_)
-    for i, one in enumerate(pending):
-        for modality, content in one.contents.items():
-            mask[i, modality] = True
-            if modality == TABULAR:
-                x[i] = content
-            else:
-                vectors[i, modality] = content
-    return x, vectors, mask

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from automl.features import FeatureAssembler
 from automl.registry import ArtefactError
 from automl.task import TaskSpec
-from connectors.records import DeadLetter, Place
+from connectors.records import MEDIA, DeadLetter, Place
 
 if TYPE_CHECKING:
     from pipelines.scorer import Scorer
@@ -39,6 +39,11 @@ class RunningModel:
     def _use(self, scorer: Scorer) -> None:
         self.scorer = scorer
         self.assembler = FeatureAssembler(TaskSpec.from_json(scorer.manifest.task))
+
+    @property
+    def takes_media(self) -> bool:
+        """Whether a case of this model can have more than its tabular events."""
+        return any(name in self.scorer.manifest.fingerprints for name in MEDIA)
 
     def is_at_work(self, announced: dict[str, Any]) -> bool:
         """Whether the announced version is the one in use."""

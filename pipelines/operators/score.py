@@ -9,39 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyflink.common import Row, Time
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyflink.common import Row
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
-from pyflink.datastream.state import (
-    MapStateDescriptor,
-    StateTtlConfig,
-    ValueStateDescriptor,
-)
+from pyflink.datastream.state import ValueStateDescriptor
 
+from automl.keys import text_keys
 from connectors.flink import out_row
 from connectors.records import MEDIA, MODALITIES, DeadLetter
-from connectors.rows import EventRows
+from connectors.rows import CASE_KEY, EventRows
 from pipelines.operators.aggregate import windows_column
-from pipelines.operators.assemble import (
-    TABULAR,
-    Case,
-    Landing,
-    Pending,
-    inputs,
-    land,
-    release,
-)
+from pipelines.operators.assemble import TABULAR, Case, Landing, Pending, land, release
+from pipelines.operators.case_state import CaseState, Now
 from pipelines.operators.read import letters_out, now_ms
 from pipelines.operators.running_model import RunningModel
-from pipelines.operators.shards import OwnShards, Shards, by_shard
+from pipelines.operators.shards import OwnShards, Shards
+from pipelines.operators.undecided import Undecided, joined, of_pending, of_rows
 
-#: How often a shard with held media looks for those that waited too long.
-TICK_MS = 1000
+_NONE = np.empty(0, dtype=np.uint64)
 
 
-def next_tick(clock_ms: int) -> int:
-    """The next whole tick: one timer per shard, however often a job restarts."""
-    return (clock_ms // TICK_MS + 1) * TICK_MS
+def case_keys(rows: EventRows) -> NDArray[np.uint64]:
+    """The keys of the cases, as the rows bring them or made of their ids."""
+    return rows.keys("case_id") if CASE_KEY in rows.columns else text_keys(rows.case_id)
 
 
 class ScoreCases(KeyedProcessFunction):
@@ -49,11 +41,11 @@ class ScoreCases(KeyedProcessFunction):
 
     The main output is `OUT`: frames of decisions, features and vectors, and one JSON
     alert whenever the alert state of a case changes. The decisions of a frame are made
-    in one call, which costs hardly more than one decision does.
+    in one call, which costs hardly more than one decision does. The first tabular event
+    of a case goes through as a row of columns; whatever else happens to a case makes an
+    object of it (`CaseState`).
 
-    State per shard: the cases that were decided, kept for `case_ttl_s` after their last
-    event; those that hold media and wait for their tabular event, since when; and the
-    model announced last.
+    State per shard: what is known of its cases, and the model announced last.
 
     Args:
         config: the job's settings, as a plain dict of `JobConfig`.
@@ -73,12 +65,14 @@ class ScoreCases(KeyedProcessFunction):
         self._model = RunningModel(Path(self._config["model_folder"]))
         self._shards = Shards(self._config["shards"], self._config["nodes"])
         self._own = OwnShards(runtime_context, self._shards)
-        cases = MapStateDescriptor("cases", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
-        kept = Time.seconds(self._config["case_ttl_s"])
-        cases.enable_time_to_live(StateTtlConfig.new_builder(kept).build())
-        self._cases = runtime_context.get_map_state(cases)
-        self._held = runtime_context.get_map_state(
-            MapStateDescriptor("held", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+        manifest = self._model.scorer.manifest
+        self._cases = CaseState(
+            runtime_context,
+            self._own,
+            shards=self._shards.count,
+            ttl_s=self._config["case_ttl_s"],
+            # features are wanted again beside media, and only then
+            features=len(manifest.features) if self._model.takes_media else 0,
         )
         self._announced = runtime_context.get_state(
             ValueStateDescriptor("model", Types.PICKLED_BYTE_ARRAY())
@@ -92,73 +86,39 @@ class ScoreCases(KeyedProcessFunction):
 
     def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> Any:
         """Rows, embeddings or an announcement, for this node."""
-        yield from self._restore()
+        timers = ctx.timer_service()
+        now = Now(timers.current_processing_time(), timers)
+        yield from self._restore(now)
         if isinstance(value, dict):
             yield from self._swap(value)
-            return
-        landings, letters = (
-            self._tabular(value) if value.modality == "tabular" else self._media(value)
-        )
-        yield from self._letters(letters)
-        timers = ctx.timer_service()
-        clock_ms = timers.current_processing_time()
-        touched: dict[int, dict[str, Case]] = {}
-        pending: list[Pending] = []
-        for shard, members in by_shard(value.case_id, self._shards.count).items():
-            self._own.use(shard)
-            cases = touched[shard] = {}
-            for i in members:
-                landing = landings[i]
-                if landing is None:
-                    continue
-                case_id = value.case_id[i]
-                if case_id not in cases:
-                    cases[case_id] = self._case(case_id)
-                pending += land(cases[case_id], landing)
-        yield from self._decide(pending)
-        for shard, cases in touched.items():
-            self._own.use(shard)
-            for case in cases.values():
-                self._keep(case, clock_ms, timers)
+        elif value.modality == "tabular":
+            yield from self._tabular(value, now)
+        else:
+            yield from self._media(value, now)
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
         """Decide cases of one shard whose tabular event did not come in time."""
         shard = self._shards.of_flink_key(ctx.get_current_key())
-        yield from self._restore()
-        self._own.use(shard)
         timers = ctx.timer_service()
-        clock_ms = timers.current_processing_time()
-        held = self._held.items()
+        now = Now(timers.current_processing_time(), timers)
+        yield from self._restore(now)
         waited_ms = self._config["media_wait_ms"]
-        over = [case for _, (at_ms, case) in held if clock_ms - at_ms >= waited_ms]
-        yield from self._decide([one for case in over for one in release(case)])
-        for case in over:
-            self._keep(case, clock_ms, timers)
-        if not self._held.is_empty():
-            timers.register_processing_time_timer(next_tick(clock_ms))
+        held = self._cases.held(shard)
+        over = [case for at_ms, case in held if now.clock_ms - at_ms >= waited_ms]
+        pending = [one for case in over for one in release(case)]
+        if pending:
+            keys = text_keys(pa.array([case.case_id for case in over], pa.string()))
+            cases = dict(zip(keys.tolist(), over, strict=True))
+            yield from self._decide(self._undecided(pending), pending, cases)
+            self._cases.keep(_NONE, cases, now)
+        self._cases.tick(shard, now)
 
-    def _case(self, case_id: str) -> Case:
-        """A case of the shard in use."""
-        case: Case | None = self._cases.get(case_id)
-        if case is None:
-            _, case = self._held.get(case_id) or (0, None)
-        return case or Case(case_id)
-
-    def _keep(self, case: Case, clock_ms: int, timers: Any) -> None:
-        """Write a case of the shard in use to its state."""
-        if case.held:
-            self._held.put(case.case_id, (clock_ms, case))
-            timers.register_processing_time_timer(next_tick(clock_ms))
-            return
-        self._cases.put(case.case_id, case)
-        if case.contents.keys() != {TABULAR}:  # it may have waited
-            self._held.remove(case.case_id)
-
-    def _restore(self) -> Iterator[Row]:
-        """Go on with the version that was at work before a restart."""
+    def _restore(self, now: Now) -> Iterator[Row]:
+        """Go on with the cases and the version that were at work before a restart."""
         if self._restored:
             return
         self._restored = True
+        self._cases.restore(now.clock_ms)
         for shard in self._own.owned:
             self._own.use(shard)
             announced = self._announced.value()
@@ -174,71 +134,136 @@ class ScoreCases(KeyedProcessFunction):
                 self._own.use(shard)
                 self._announced.update(announced)
 
-    def _tabular(
-        self, rows: EventRows
-    ) -> tuple[list[Landing | None], list[DeadLetter]]:
+    def _tabular(self, rows: EventRows, now: Now) -> Iterator[Row]:
+        """Decide tabular events: the first ones of their cases all at once."""
         assembler = self._model.assembler
         windows = {e: rows.columns[windows_column(e)] for e in assembler.entities}
         x = assembler.assemble(rows.event_time_ms, rows.columns, windows)
-        return [
-            Landing(event_id, TABULAR, time_ms, created, features)
-            for event_id, time_ms, created, features in zip(
-                rows.event_id,
-                rows.event_time_ms.tolist(),
-                rows.created_ms.tolist(),
-                x,
-                strict=True,
-            )
-        ], []
+        keys, events = case_keys(rows), text_keys(rows.event_id)
+        first, again = self._cases.table.land(keys, events, x, now.clock_ms)
+        given = of_rows(rows, x, first)
+        fresh = keys[first]
+        cases: dict[int, Case] = {}
+        pending: list[Pending] = []
+        for i in np.flatnonzero(~(first | again)).tolist():
+            landing = _landing(rows, i, int(events[i]), TABULAR, x[i].copy())
+            pending += self._land(cases, rows, i, int(keys[i]), landing)
+        if pending:
+            given = joined(given, self._undecided(pending))
+        if len(given):
+            yield from self._decide(given, pending, cases, fresh)
+        self._cases.keep(fresh, cases, now)
 
-    def _media(self, rows: EventRows) -> tuple[list[Landing | None], list[DeadLetter]]:
-        """Landings of embeddings; those of another encoder are refused."""
-        landings: list[Landing | None] = []
+    def _media(self, rows: EventRows, now: Now) -> Iterator[Row]:
+        """Let embeddings land in their cases; refuse those of another encoder."""
         letters: list[DeadLetter] = []
+        cases: dict[int, Case] = {}
+        pending: list[Pending] = []
         manifest = self._model.scorer.manifest
-        known = manifest.fingerprints
-        fits = rows.columns["vector"].shape[1] == manifest.width
-        for i, event_id in enumerate(rows.event_id):
-            modality = rows.columns["modality"][i]
-            fingerprint = rows.columns["fingerprint"][i]
-            if modality not in MEDIA or known.get(modality) != fingerprint or not fits:
-                landings.append(None)
+        columns: dict[str, Any] = rows.columns
+        fits = columns["vector"].shape[1] == manifest.width
+        made_by = zip(
+            columns["modality"].to_pylist(),
+            columns["fingerprint"].to_pylist(),
+            case_keys(rows).tolist(),
+            text_keys(rows.event_id).tolist(),
+            strict=True,
+        )
+        for i, (modality, fingerprint, case, event) in enumerate(made_by):
+            known = manifest.fingerprints.get(modality)
+            if modality not in MEDIA or known != fingerprint or not fits:
                 reason = (
                     f"embedding made by encoder {fingerprint}, the model takes "
-                    f"{modality} from {known.get(modality)}"
+                    f"{modality} from {known}"
                 )
                 letters.append(rows.dead_letter(i, kind="mismatch", reason=reason))
                 continue
-            landings.append(
-                Landing(
-                    event_id,
-                    MODALITIES.index(modality),
-                    int(rows.event_time_ms[i]),
-                    int(rows.created_ms[i]),
-                    rows.columns["vector"][i],
-                )
-            )
-        return landings, letters
+            vector = columns["vector"][i]
+            landing = _landing(rows, i, event, MODALITIES.index(modality), vector)
+            pending += self._land(cases, rows, i, case, landing)
+        yield from self._letters(letters)
+        if pending:
+            yield from self._decide(self._undecided(pending), pending, cases)
+        self._cases.keep(_NONE, cases, now)
 
-    def _decide(self, pending: list[Pending]) -> Iterator[Row]:
-        """Make decisions, of whatever shard, in one call."""
-        if not pending:
-            return
+    def _land(
+        self, cases: dict[int, Case], rows: EventRows, i: int, key: int, one: Landing
+    ) -> list[Pending]:
+        """The decisions that an event causes in its case, one of `cases` from now."""
+        if key not in cases:
+            cases[key] = self._cases.case(rows.case_id[i].as_py(), key)
+        return land(cases[key], one)
+
+    def _undecided(self, pending: list[Pending]) -> Undecided:
+        manifest = self._model.scorer.manifest
+        width = manifest.width
+        return of_pending(pending, features=len(manifest.features), width=width)
+
+    def _decide(
+        self,
+        given: Undecided,
+        pending: list[Pending],
+        cases: dict[int, Case],
+        fresh: NDArray[np.uint64] = _NONE,
+    ) -> Iterator[Row]:
+        """Make decisions, of whatever shard, in one call.
+
+        Args:
+            given: all of them.
+            pending: the last of them, those of cases that are objects.
+            cases: these cases by their key.
+            fresh: keys of the cases of all others, which are rows of the table.
+        """
         scorer = self._model.scorer
-        manifest = scorer.manifest
-        x, vectors, mask = inputs(
-            pending, features=len(manifest.features), width=manifest.width
-        )
-        scored = scorer.score(x, vectors, mask)
+        scored = scorer.score(given.x, given.vectors, given.mask)
         told = np.flatnonzero(scored.alert).tolist()
-        reasons = dict(zip(told, scorer.reasons(x, scored, mask, told), strict=True))
+        reasons = {}
+        if told:
+            why = scorer.reasons(given.x, scored, given.mask, told)
+            reasons = dict(zip(told, why, strict=True))
+        changed = self._changed(scored.alert, pending, cases, fresh)
         for topic, key, value in self._frames(
-            manifest, pending, x, mask, scored, reasons, now_ms()
+            scorer.manifest, given, scored, reasons, changed, now_ms()
         ):
             yield out_row(self._topic(topic), key or self._key, value)
+
+    def _changed(
+        self,
+        alert: NDArray[np.bool_],
+        pending: list[Pending],
+        cases: dict[int, Case],
+        fresh: NDArray[np.uint64],
+    ) -> list[int]:
+        """The rows whose alert is not what their case was told last; tells them."""
+        changed: list[int] = np.flatnonzero(alert[: len(fresh)]).tolist()
+        if changed:
+            alerted = fresh[changed]
+            self._cases.table.alert(alerted)
+            for key in cases.keys() & set(alerted.tolist()) if cases else ():
+                cases[key].alerted = True  # it became more in the same frame
+        for row, one in enumerate(pending, start=len(fresh)):
+            if one.case.alerted != bool(alert[row]):
+                one.case.alerted = bool(alert[row])
+                changed.append(row)
+        return changed
 
     def _letters(self, letters: list[DeadLetter]) -> Iterator[Row]:
         yield from letters_out(self._topic("dead-letters"), letters)
 
     def _topic(self, name: str) -> str:
         return str(self._config["prefix"]) + name
+
+
+def _landing(
+    rows: EventRows, i: int, event_key: int, modality: int, content: NDArray[Any]
+) -> Landing:
+    return Landing(
+        event_id=rows.event_id[i].as_py(),
+        event_key=event_key,
+        modality=modality,
+        event_time_ms=int(rows.event_time_ms[i]),
+        created_ms=int(rows.created_ms[i]),
+        content=content,
+        source_offset=int(rows.origins.offset[i]),
+        source_row=int(rows.origins.row[i]),
+    )

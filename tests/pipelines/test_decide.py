@@ -7,7 +7,9 @@ from automl.registry import load_manifest
 from connectors.codec import decode_frame
 from connectors.schemas import DECISIONS, feature_names
 from pipelines.decide import decision_frames
-from pipelines.operators.assemble import Case, Landing, decision_id, inputs, land
+from pipelines.decision_ids import decision_id
+from pipelines.operators.assemble import Case, Landing, land
+from pipelines.operators.undecided import of_pending
 from pipelines.scorer import Scored
 
 AT_MS, DECIDED_MS = 1_760_000_000_123, 1_760_000_000_456
@@ -24,9 +26,9 @@ def pending():
     """Case a with its payment and its text, case b with its payment."""
     a, b = Case("a"), Case("b")
     vector = np.full(WIDTH, 0.25, np.float32)
-    found = land(a, Landing("a.tab", 0, AT_MS, 7, np.arange(6.0)))
-    found += land(b, Landing("b.tab", 0, AT_MS + 1, 0, np.arange(6.0) + 10))
-    return [*found, *land(a, Landing("a.txt", 1, AT_MS + 2, 9, vector))]
+    found = land(a, Landing("a.tab", 1, 0, AT_MS, 7, np.arange(6.0), 30, 4))
+    found += land(b, Landing("b.tab", 2, 0, AT_MS + 1, 0, np.arange(6.0) + 10))
+    return [*found, *land(a, Landing("a.txt", 3, 1, AT_MS + 2, 9, vector))]
 
 
 def scored_as(*scores):
@@ -48,12 +50,10 @@ def scored_none(*scores):
     return scored
 
 
-def frames(manifest, pending, scored, reasons=None, alerted=""):
-    """What a batch causes when the cases named in `alerted` were alerted before."""
-    x, _, mask = inputs(pending, features=6, width=WIDTH)
-    for one in pending:
-        one.case.alerted = one.case.case_id in alerted
-    out = decision_frames(manifest, pending, x, mask, scored, reasons or {}, DECIDED_MS)
+def frames(manifest, pending, scored, reasons=None, changed=()):
+    """What a batch causes when some of its rows changed what a case was told."""
+    given = of_pending(pending, features=6, width=WIDTH)
+    out = decision_frames(manifest, given, scored, reasons or {}, changed, DECIDED_MS)
     found = {}
     for topic, key, value in out:
         if topic == "alerts":
@@ -107,6 +107,7 @@ def test_features_leave_for_payments_alone(manifest, pending):
     rows = found.to_pylist()
     assert [r["event_id"] for r in rows] == ["a.tab", "b.tab"]
     assert [r["case_id"] for r in rows] == ["a", "b"]
+    assert [(r["source_offset"], r["source_row"]) for r in rows] == [(30, 4), (0, -1)]
     assert [r["values"] for r in rows] == [
         [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
         [10.0, 11.0, 12.0, 13.0, 14.0, 15.0],
@@ -133,17 +134,14 @@ def test_a_case_without_media_has_no_fused_vector(manifest, pending):
     rows = frames(manifest, pending, scored)["vectors"].to_pylist()
     assert [r["event_id"] for r in rows] == ["a/fused"]
     assert rows[0]["vector"] == scored.fused[2].tolist()
-    assert set(frames(manifest, pending[:2], scored_none(0.1, 0.9))) == {
-        "decisions",
-        "features",
-        "alerts",
-    }
+    none = frames(manifest, pending[:2], scored_none(0.1, 0.9))
+    assert set(none) == {"decisions", "features"}
 
 
-def test_an_alert_leaves_at_every_change_of_its_case(manifest, pending):
+def test_an_alert_leaves_for_every_row_that_changed_one(manifest, pending):
     reasons = {0: [{"why": 1}]}
     scored = scored_as(0.7, 0.9, 0.2)
-    found = frames(manifest, pending, scored, reasons, alerted="b")
+    found = frames(manifest, pending, scored, reasons, changed=[0, 2])
     told = [(key, a["revision"], a["alert"]) for key, a in found["alerts"]]
     assert told == [("a", 0, True), ("a", 1, False)]
     first = found["alerts"][0][1]
@@ -152,13 +150,4 @@ def test_an_alert_leaves_at_every_change_of_its_case(manifest, pending):
     assert first["gates"] == {"tabular": 1, "text": 0.25, "image": 0, "audio": 0}
     assert first["event_time"] == "2025-10-09T08:53:20.123000+00:00"
     assert first["decided_at"] == "2025-10-09T08:53:20.456000+00:00"
-    # the cases know, for the decisions to come
-    a, b = pending[0].case, pending[1].case
-    assert (a.alerted, b.alerted) == (False, True)
-    frames(manifest, pending[:1], scored_as(0.7))
-    assert (a.alerted, b.alerted) == (True, True)
-
-
-def test_an_alert_that_stays_is_not_told_again(manifest, pending):
-    scored = scored_as(0.7, 0.1, 0.8)
-    assert "alerts" not in frames(manifest, pending, scored, alerted="a")
+    assert "alerts" not in frames(manifest, pending, scored, reasons)

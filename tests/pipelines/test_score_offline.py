@@ -12,7 +12,7 @@ from encoders import load_encoders
 from fusion.model import FusionScorer
 from fusion.store import load_fusion
 from pipelines import score_offline as module
-from pipelines.operators.assemble import decision_id
+from pipelines.decision_ids import decision_id
 from pipelines.score_offline import score_archive
 
 DAY_MS = 86_400_000

@@ -1,4 +1,5 @@
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -8,8 +9,7 @@ from pipelines.operators.assemble import (
     TABULAR,
     Case,
     Landing,
-    decision_id,
-    inputs,
+    case_after,
     land,
     release,
 )
@@ -19,6 +19,7 @@ def landing(modality, number=0, content=None):
     at = MODALITIES.index(modality)
     return Landing(
         f"{modality}-{number}",
+        100 + number,
         at,
         1000 + number,
         0,
@@ -62,7 +63,7 @@ def test_an_event_that_comes_again_changes_nothing(order, again):
 
 def test_equal_ids_of_two_modalities_are_two_events():
     case = Case("k")
-    events = [Landing("same", i, 1, 0, np.zeros(2)) for i in range(4)]
+    events = [Landing("same", 7, i, 1, 0, np.zeros(2)) for i in range(4)]
     assert len([p for event in events for p in land(case, event)]) == 4
 
 
@@ -89,29 +90,12 @@ def test_a_second_event_of_a_modality_replaces_the_first_from_then_on():
     assert list(first.contents) == [TABULAR]
 
 
-def test_a_decision_id_is_fixed_by_task_and_case():
-    assert decision_id("fraud", "case-1") == "ed8717c9aec3202d8ec71307"
-    others = {decision_id("fraud", "case-2"), decision_id("f", "raudcase-1")}
-    assert "ed8717c9aec3202d8ec71307" not in others
-    assert len(others) == 2
-
-
-def test_inputs_have_a_row_per_decision_with_what_had_landed():
-    case = Case("k")
-    features = np.array([1.5, np.nan, 3.0])
-    vector = np.array([0.6, 0.8], dtype=np.float32)
-    made = land(case, landing("tabular", content=features))
-    made += land(case, landing("image", content=vector))
-    other = Case("m")
-    land(other, landing("text", content=vector))
-    x, vectors, mask = inputs([*made, *release(other)], features=3, width=2)
-    assert str(x.tolist()) == str([[1.5, np.nan, 3.0]] * 2 + [[np.nan] * 3])
-    assert mask.tolist() == [
-        [True, False, False, False],
-        [True, False, True, False],
-        [False, True, False, False],
-    ]
-    assert vectors.shape == (3, 4, 2)
-    assert vectors[1, 2].tolist() == vector.tolist()
-    assert vectors[0].any() == vectors[1, 1].any() == np.False_
-    assert vectors.dtype == np.float32
+def test_a_case_after_one_event_is_as_if_the_event_had_landed():
+    first = landing("tabular", content=np.array([1.5, np.nan]))
+    landed = Case("k")
+    land(landed, first)
+    made = case_after("k", event_key=first.event_key, x=first.content, alerted=False)
+    assert made == landed
+    assert pickle.loads(pickle.dumps(made)).seen == {(TABULAR, first.event_key)}
+    assert land(made, landing("tabular")) == []
+    assert [p.revision for p in land(made, landing("text"))] == [1]

@@ -3,16 +3,18 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from automl.keys import text_keys
 from automl.registry import load_manifest
 from connectors.codec import decode_frame
+from connectors.origins import Origins
 from connectors.records import Place
-from connectors.rows import EventRows, Origins
+from connectors.rows import CASE_KEY, EventRows
 from connectors.schemas import feature_names
 from pipelines.operators.aggregate import windows_column
 from pipelines.operators.score import ScoreCases
-from pipelines.operators.shards import shard_of
 
 AT_MS = 1_760_000_000_000
 WIDTH = 16
@@ -24,15 +26,36 @@ def operator(runtime, settings):
     return runtime.open(ScoreCases(settings))
 
 
+def shard_of(case_id):
+    return int(text_keys(pa.array([case_id]))[0]) % 4
+
+
 @pytest.fixture
-def pay(rows_of, payment):
-    """Tabular rows as they reach the scorer, window features in place."""
+def pay():
+    """Tabular rows as they reach the scorer, window features in place.
+
+    Each of `(case, amount)`, or of `(case, amount, event)`.
+    """
 
     def make(*events):
-        rows = rows_of("tabular", *(payment(n, amount=a) for n, a in events))
-        rows.columns[windows_column("customer")] = np.full((len(rows), 3), 50.0)
-        rows.columns[windows_column("terminal")] = np.full((len(rows), 1), 50.0)
-        return rows
+        count = len(events)
+        cases = pa.array([f"k{event[0]}" for event in events])
+        ids = pa.array([f"e{event[-1] if event[2:] else event[0]}" for event in events])
+        place = Place(topic="run.events.tabular", partition=0, offset=7)
+        return EventRows(
+            modality="tabular",
+            event_id=ids,
+            case_id=cases,
+            event_time_ms=np.full(count, AT_MS),
+            created_ms=np.zeros(count, dtype=np.int64),
+            origins=Origins.of_frame(place, np.arange(count, dtype=np.int32)),
+            columns={
+                "amount": np.array([float(event[1]) for event in events]),
+                CASE_KEY: text_keys(cases),
+                windows_column("customer"): np.full((count, 3), 50.0),
+                windows_column("terminal"): np.full((count, 1), 50.0),
+            },
+        )
 
     return make
 
@@ -50,18 +73,18 @@ def embed(fingerprints):
         vectors = np.zeros((len(landed), WIDTH), dtype=np.float32)
         vectors[:, at] = 1.0
         names = [modality for _, modality in landed]
-        prints = [fingerprint or fingerprints.get(name) for name in names]
+        prints = [fingerprint or fingerprints.get(name, "?") for name in names]
         place = Place(topic="run.embeddings", partition=0, offset=2)
         return EventRows(
             modality="embedding",
-            event_id=[f"k{n}.{modality}" for n, modality in landed],
-            case_id=[f"k{n}" for n, _ in landed],
+            event_id=pa.array([f"k{n}.{modality}" for n, modality in landed]),
+            case_id=pa.array([f"k{n}" for n, _ in landed]),
             event_time_ms=np.full(len(landed), AT_MS),
             created_ms=np.zeros(len(landed), dtype=np.int64),
             origins=Origins.of_frame(place, np.arange(len(landed), dtype=np.int32)),
             columns={
-                "modality": np.array(names, dtype=object),
-                "fingerprint": np.array(prints, dtype=object),
+                "modality": pa.array(names),
+                "fingerprint": pa.array(prints),
                 "vector": vectors,
             },
         )
@@ -127,6 +150,8 @@ def test_features_leave_beside_the_decision_of_a_payment(
         [FRAUD, 0.0, 50.0, 50.0, 50.0, 50.0],
         [HONEST, 0.0, 50.0, 50.0, 50.0, 50.0],
     ]
+    assert frame["source_offset"].to_pylist() == [7, 7]
+    assert frame["source_row"].to_pylist() == [0, 1]
     assert "run.features" not in run(operator, embed((1, "text")))
 
 
@@ -215,7 +240,7 @@ def test_an_alert_leaves_when_it_changes_and_only_then(
     assert still["run.decisions"][0]["alert"] is True
     assert "run.alerts" not in still
     fallen = embed((1, "text"), at=down)
-    fallen.event_id = ["another"]
+    fallen.event_id = pa.array(["another"])
     fell = run(operator, fallen)
     assert fell["run.decisions"][0]["alert"] is False
     assert [(a["revision"], a["alert"]) for a in fell["run.alerts"]] == [(2, False)]
@@ -269,7 +294,9 @@ def test_a_vector_of_another_width_is_set_aside(operator, run, embed):
 def test_the_good_embeddings_beside_a_foreign_one_land(operator, run, pay, embed):
     run(operator, pay((1, HONEST)))
     mixed = embed((1, "text"), (1, "image"))
-    mixed.columns["fingerprint"][0] = "other"
+    mixed.columns["fingerprint"] = pa.array(
+        ["other", mixed.columns["fingerprint"][1].as_py()]
+    )
     found = run(operator, mixed)
     assert story(found["run.decisions"]) == [("k1", 1, ["tabular", "image"])]
     assert len(found["run.dead-letters"]) == 1
@@ -422,21 +449,60 @@ def test_old_cases_are_forgotten(runtime, settings, decide, pay):
     assert story(again) == [("k1", 0, ["tabular"])]
 
 
-def test_cases_of_two_shards_are_kept_apart(runtime, operator, pay):
+def test_a_frame_of_new_cases_costs_one_entry_a_shard(runtime, operator, pay):
     runtime.give(operator, 0, pay(*((n, HONEST) for n in range(9))))
+    kept = {place: len(entries) for place, entries in runtime.kept.items() if entries}
+    assert kept == {("first", shard_of(f"k{n}")): 1 for n in range(9)}
+    runtime.give(operator, 0, pay(*((n, HONEST) for n in range(9))))
+    assert {p: len(entries) for p, entries in runtime.kept.items() if entries} == kept
+
+
+def test_cases_of_two_shards_are_kept_apart(runtime, operator, pay):
+    for event in ("a", "b"):
+        runtime.give(operator, 0, pay(*((n, HONEST, event) for n in range(9))))
     kept = {
         case_id: shard
         for (name, shard), cases in runtime.kept.items()
         if name == "cases"
         for case_id in cases
     }
-    assert kept == {f"k{n}": shard_of(f"k{n}", 4) for n in range(9)}
+    assert kept == {f"k{n}": shard_of(f"k{n}") for n in range(9)}
 
 
-def test_a_node_touches_its_own_shards_only(new_runtime, settings, decide, pay):
+def test_a_node_touches_its_own_shards_only(new_runtime, settings, pay):
     runtime = new_runtime()
     runtime.groups = range(2, 4)
     operator = runtime.open(ScoreCases({**settings, "nodes": 2}))
-    mine = [n for n in range(20) if shard_of(f"k{n}", 4) in runtime.groups]
-    runtime.give(operator, 2, pay(*((n, HONEST) for n in mine)))
+    mine = [n for n in range(20) if shard_of(f"k{n}") in runtime.groups]
+    for event in ("a", "b"):
+        runtime.give(operator, 2, pay(*((n, HONEST, event) for n in mine)))
     assert {shard for _, shard in runtime.kept} == {2, 3}
+
+
+def test_a_second_payment_of_the_same_frame_revises_the_first(operator, run, pay):
+    frame = pay((1, FRAUD, "a"), (2, HONEST), (1, HONEST, "b"), (1, FRAUD, "a"))
+    found = run(operator, frame)
+    made = [
+        (d["case_id"], d["revision"], d["event_id"]) for d in found["run.decisions"]
+    ]
+    assert made == [("k1", 0, "ea"), ("k2", 0, "e2"), ("k1", 1, "eb")]
+    told = [(a["case_id"], a["revision"], a["alert"]) for a in found["run.alerts"]]
+    assert told == [("k1", 0, True), ("k1", 1, False)]
+    # and so it stays known
+    again = run(operator, pay((1, FRAUD, "a")), pay((1, HONEST, "b")))
+    assert again == {}
+    later = run(operator, pay((1, FRAUD, "c")))
+    assert [(a["revision"], a["alert"]) for a in later["run.alerts"]] == [(2, True)]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_alert_of_a_first_payment_is_remembered(
+    runtime, operator, settings, run, pay, restart
+):
+    run(operator, pay((1, FRAUD), (2, HONEST)))
+    if restart:
+        operator = runtime.open(ScoreCases(settings))
+    # the same alert again is no news, its end is
+    assert "run.alerts" not in run(operator, pay((1, FRAUD, "b"), (2, HONEST, "b")))
+    ended = run(operator, pay((1, HONEST, "c"), (2, HONEST, "c")))
+    assert [(a["case_id"], a["alert"]) for a in ended["run.alerts"]] == [("k1", False)]
