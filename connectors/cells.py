@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from connectors.packing import Column
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +27,7 @@ class EventLimits:
         min_time_ms: earliest event time (2000-01-01); older is a broken clock.
         max_ahead_ms: how far event time may run ahead of this machine's clock.
         max_number: largest magnitude of a tabular number.
+        numbers: least and greatest value of the numbers of a column, by its name.
     """
 
     max_value_bytes: int = 16 * 1024 * 1024
@@ -32,6 +35,12 @@ class EventLimits:
     min_time_ms: int = 946_684_800_000
     max_ahead_ms: int = 86_400_000
     max_number: float = 1e12
+    numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Least and greatest value of a column of numbers."""
+        least, most = self.numbers.get(name, (-self.max_number, self.max_number))
+        return max(least, -self.max_number), min(most, self.max_number)
 
 
 class RefusedError(Exception):
@@ -80,8 +89,10 @@ def _number(name: str, value: object, limits: EventLimits) -> float:
         number = math.inf
     if not math.isfinite(number):
         refuse(f"{name}: {show(value)} is not a finite number")
-    if abs(number) > limits.max_number:
-        reason = f"{name}: {number:g} is over the limit of {limits.max_number:g}"
+    least, most = limits.bounds(name)
+    if not least <= number <= most:
+        side, limit = ("over", most) if number > most else ("under", least)
+        reason = f"{name}: {number:.12g} is {side} the limit of {limit:.12g}"
         refuse(reason, kind="limits")
     return number
 
@@ -126,53 +137,89 @@ READ_CELL: dict[str, Callable[[str, object, EventLimits], object]] = {
 }
 
 
+def as_texts(column: pa.Array) -> pa.Array | None:
+    """A column of texts as one of type string, or None when it holds no texts."""
+    if pa.types.is_large_string(column.type):
+        return column.cast(pa.string())
+    return column if pa.types.is_string(column.type) else None
+
+
 def _clean_number(
-    column: pa.Array, limits: EventLimits
+    name: str, column: pa.Array, limits: EventLimits
 ) -> npt.NDArray[np.float64] | None:
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return None
     values = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    return values if bool((np.abs(values) <= limits.max_number).all()) else None
+    return values if numbers_fit(name, values, limits) else None
 
 
-def _clean_text(
-    column: pa.Array, limits: EventLimits
-) -> npt.NDArray[np.object_] | None:
-    if not pa.types.is_string(column.type):
-        return None
-    return np.array(column.to_pylist(), dtype=object)
+def numbers_fit(
+    name: str, values: npt.NDArray[np.float64], limits: EventLimits
+) -> bool:
+    """Whether all numbers of a column, at least one, are finite and in its limits."""
+    least, most = limits.bounds(name)
+    # a NaN is the least and the greatest of all, and compares as false
+    return bool(values.min() >= least and values.max() <= most)
 
 
-def _clean_key(column: pa.Array, limits: EventLimits) -> npt.NDArray[np.object_] | None:
+def _clean_text(name: str, column: pa.Array, limits: EventLimits) -> pa.Array | None:
+    return as_texts(column)
+
+
+def _clean_key(name: str, column: pa.Array, limits: EventLimits) -> pa.Array | None:
     if pa.types.is_integer(column.type):
         column = column.cast(pa.string())
-    if not pa.types.is_string(column.type):
-        return None
-    chars = pc.min_max(pc.utf8_length(column))
-    if not 0 < chars["min"].as_py() <= chars["max"].as_py() <= limits.max_id_chars:
-        return None
-    return np.array(column.to_pylist(), dtype=object)
+    texts = as_texts(column)
+    return texts if texts is not None and ids_fit(texts, limits) else None
+
+
+def ids_fit(texts: pa.Array, limits: EventLimits, *, blank: bool = True) -> bool:
+    """Whether all ids, at least one, are there and not too long.
+
+    Args:
+        texts: of type string, none missing.
+        limits: say how long.
+        blank: whether an id may be of spaces alone.
+    """
+    at = np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1, 4 * texts.offset)
+    sizes = np.diff(at)
+    if sizes.min() < 1:
+        return False
+    # a character is a byte or more: few bytes are few characters
+    longest = sizes.max()
+    if longest > limits.max_id_chars:
+        longest = pc.max(pc.utf8_length(texts)).as_py()
+    if longest > limits.max_id_chars:
+        return False
+    return blank or _starts_visible(texts, at) or not _any_blank(texts)
+
+
+def _starts_visible(texts: pa.Array, at: npt.NDArray[np.int32]) -> bool:
+    """Whether every text begins with a character that is seen, of one byte."""
+    first = np.frombuffer(texts.buffers()[2], np.uint8)[at[:-1]]
+    return bool(((first > ord(" ")) & (first < 0x7F)).all())
+
+
+def _any_blank(texts: pa.Array) -> bool:
+    return not all(text.strip() for text in texts.to_pylist())
 
 
 def _clean_bool(
-    column: pa.Array, limits: EventLimits
+    name: str, column: pa.Array, limits: EventLimits
 ) -> npt.NDArray[np.float64] | None:
     if not pa.types.is_boolean(column.type):
         return None
     return np.array(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def _clean_bytes(
-    column: pa.Array, limits: EventLimits
-) -> npt.NDArray[np.object_] | None:
-    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-        return None
-    values = np.empty(len(column), dtype=object)
-    values[:] = column.to_pylist()
-    return values
+def _clean_bytes(name: str, column: pa.Array, limits: EventLimits) -> pa.Array | None:
+    if pa.types.is_large_binary(column.type):
+        return column.cast(pa.binary())
+    return column if pa.types.is_binary(column.type) else None
 
 
-CLEAN_COLUMN: dict[str, Callable[[pa.Array, EventLimits], npt.NDArray[Any] | None]] = {
+#: A column that holds no null, or None when a cell of it has to be looked at alone.
+CLEAN_COLUMN: dict[str, Callable[[str, pa.Array, EventLimits], Column | None]] = {
     "number": _clean_number,
     "string": _clean_text,
     "id": _clean_key,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 
 from connectors.cells import (
     READ_CELL,
@@ -21,11 +20,13 @@ from connectors.cells import (
 )
 from connectors.codec import CodecError, decode_frame, encode_frame, is_frame
 from connectors.frame_rows import clean_rows, objects_of_frame
+from connectors.json_events import event_time, parse_json, plain_cells, plain_object
+from connectors.origins import Origins
+from connectors.packing import Column
 from connectors.records import CONTENT_COLUMN, DeadLetter, Place
-from connectors.rows import EventRows, Origins
+from connectors.rows import EventRows
 
 SCHEMA_VERSION = 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class EventReader:
@@ -36,6 +37,7 @@ class EventReader:
         columns: for tabular events, the columns that must be there and their kind:
             `number`, `string`, `bool` or `id` (text or integer, read as text).
         limits: what an event may look like.
+        number_limits: least and greatest value of a column of numbers, by its name.
         now_ms: the clock that says how far ahead an event time is.
     """
 
@@ -45,10 +47,12 @@ class EventReader:
         *,
         columns: Mapping[str, str] | None = None,
         limits: EventLimits | None = None,
+        number_limits: Mapping[str, tuple[float, float]] | None = None,
         now_ms: Callable[[], int],
     ) -> None:
         self._modality = modality
-        self._limits = limits or EventLimits()
+        limits = limits or EventLimits()
+        self._limits = replace(limits, numbers=number_limits or limits.numbers)
         self._now_ms = now_ms
         content = CONTENT_COLUMN.get(modality)
         if content is None:
@@ -68,31 +72,73 @@ class EventReader:
                 return self._read_frame(value, place)
             except RefusedError as refused:
                 return None, [self._letter(place, -1, refused, "", value)]
-        return self.read_objects([(place, value)])
+        source = (place.topic, place.partition)
+        return self.read_objects(source, [place.offset], [value])
 
     def read_objects(
-        self, values: Sequence[tuple[Place, bytes | None]]
+        self,
+        source: tuple[str, int],
+        offsets: Sequence[int],
+        values: Sequence[bytes | None],
     ) -> tuple[EventRows | None, list[DeadLetter]]:
-        """Valid rows of many Kafka values of one JSON event each, in their order."""
+        """Valid rows of many Kafka values of one JSON event each, in their order.
+
+        Args:
+            source: the topic and partition of all of them.
+            offsets: of each value.
+            values: JSON, or what should have been.
+        """
+        cells = self._plain(values)
+        if cells is not None:
+            raw = [value or b"" for value in values]
+            return self._rows(cells, Origins.of_objects(source, offsets, raw)), []
+        return self._read_one_by_one(source, offsets, values)
+
+    def _plain(self, values: Sequence[bytes | None]) -> list[Column] | None:
+        """Cells of all events, column by column, if every one is plainly written."""
+        if not all(values):
+            return None
+        raw = [value for value in values if value is not None]
+        if max(map(len, raw), default=0) > self._limits.max_value_bytes:
+            return None
+        return plain_cells(
+            [plain_object(value) for value in raw],
+            self._columns,
+            version=SCHEMA_VERSION,
+            limits=self._limits,
+            latest_ms=self._latest_ms(),
+        )
+
+    def _read_one_by_one(
+        self,
+        source: tuple[str, int],
+        offsets: Sequence[int],
+        values: Sequence[bytes | None],
+    ) -> tuple[EventRows | None, list[DeadLetter]]:
         good: list[tuple[Any, ...]] = []
-        origins: list[tuple[Place, bytes | None]] = []
+        kept: list[tuple[int, bytes]] = []
         letters: list[DeadLetter] = []
-        for place, value in values:
-            event_id = ""
+        topic, partition = source
+        for offset, value in zip(offsets, values, strict=True):
+            found: dict[str, Any] = {}
             try:
                 if not value:
                     refuse("empty value: an event is a JSON object or a frame")
                 self._check_size(value)
-                found = _parse_json(value)
-                known = found.get("event_id")
-                event_id = known if isinstance(known, str) else ""
-                good.append(self._read_object(found))
-                origins.append((place, value))
+                try:
+                    good.append(self._read_object(plain_object(value) or {}))
+                except RefusedError:  # again, to the letter, and with the reason
+                    found = parse_json(value)
+                    good.append(self._read_object(found))
+                kept.append((offset, value))
             except RefusedError as refused:
+                place = Place(topic=topic, partition=partition, offset=offset)
+                event_id = _known_id(found)
                 letters.append(self._letter(place, -1, refused, event_id, value or b""))
         if not good:
             return None, letters
-        return self._rows(good, Origins.of_objects(origins)), letters
+        origins = Origins.of_objects(source, *zip(*kept, strict=True))
+        return self._rows(self._by_column(good), origins), letters
 
     def _check_size(self, value: bytes) -> None:
         most = self._limits.max_value_bytes
@@ -119,7 +165,7 @@ class EventReader:
         if version != SCHEMA_VERSION:
             refuse(f"unknown schema version {version!r}; known: {SCHEMA_VERSION}")
         ids = [self._id(name, found.get(name)) for name in ("event_id", "case_id")]
-        time_ms = self._time(_event_time(found))
+        time_ms = self._time(event_time(found))
         created = found.get("created_ms") or 0
         if not is_integer(created) or not 0 <= created < 2**62:
             refuse(f"created_ms: expected milliseconds, got {show(created)}")
@@ -130,21 +176,24 @@ class EventReader:
             cells.append(READ_CELL[kind](name, found[name], self._limits))
         return (*ids, time_ms, created, *cells)
 
-    def _rows(self, cells: list[tuple[Any, ...]], origins: Origins) -> EventRows:
-        event_id, case_id, times, created, *columns = zip(*cells, strict=True)
+    def _by_column(self, cells: list[tuple[Any, ...]]) -> list[Column]:
+        """The cells of many events as columns: ids, times, creation, content."""
+        kinds = ["id", "id", "time", "time", *self._columns.values()]
+        return [
+            _column(values, kind)
+            for kind, values in zip(kinds, zip(*cells, strict=True), strict=True)
+        ]
+
+    def _rows(self, cells: list[Column], origins: Origins) -> EventRows:
+        event_id, case_id, times, created, *content = cells
         return EventRows(
             modality=self._modality,
-            event_id=[*event_id],
-            case_id=[*case_id],
-            event_time_ms=np.array(times, dtype=np.int64),
-            created_ms=np.array(created, dtype=np.int64),
+            event_id=event_id,
+            case_id=case_id,
+            event_time_ms=times,
+            created_ms=created,
             origins=origins,
-            columns={
-                name: _column(values, kind)
-                for (name, kind), values in zip(
-                    self._columns.items(), columns, strict=True
-                )
-            },
+            columns=dict(zip(self._columns, content, strict=True)),
             bools=self._bools,
         )
 
@@ -199,55 +248,30 @@ class EventReader:
                 good.append(self._read_object(found))
                 kept.append(row)
             except RefusedError as refused:
-                event_id = found.get("event_id")
-                known = event_id if isinstance(event_id, str) else ""
                 original = encode_frame(batch.slice(row, 1))
+                known = _known_id(found)
                 letters.append(self._letter(place, row, refused, known, original))
         if not good:
             return None, letters
         origins = Origins.of_frame(place, np.array(kept, dtype=np.int32))
-        return self._rows(good, origins), letters
+        return self._rows(self._by_column(good), origins), letters
 
 
-def _column(values: Sequence[Any], kind: str) -> npt.NDArray[Any]:
-    if kind in ("number", "bool"):
-        return np.array(values, dtype=np.float64)
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
+#: Of a cell's kind, how Arrow keeps it; of any other it is a number.
+_ARROW = {
+    "string": pa.string(),
+    "id": pa.string(),
+    "text": pa.string(),
+    "bytes": pa.binary(),
+}
 
 
-def _parse_json(value: bytes) -> dict[str, Any]:
-    def no_constant(name: str) -> NoReturn:
-        refuse(f"{name} is not a JSON number")
-
-    try:
-        found = json.loads(value.decode("utf-8"), parse_constant=no_constant)
-    except UnicodeDecodeError as error:
-        refuse(f"neither a frame nor UTF-8 text: {error.reason} at {error.start}")
-    except RecursionError:
-        refuse("JSON is nested too deeply")
-    except ValueError as error:
-        refuse(f"not JSON: {error}")
-    if not isinstance(found, dict):
-        refuse(f"expected one JSON object, got {show(found)}")
-    return found
+def _column(values: Sequence[Any], kind: str) -> Column:
+    if kind in _ARROW:
+        return pa.array(values, _ARROW[kind])
+    return np.array(values, dtype=np.int64 if kind == "time" else np.float64)
 
 
-def _event_time(found: dict[str, Any]) -> int:
-    if "event_time_ms" in found:
-        value = found["event_time_ms"]
-        if not is_integer(value):
-            refuse(f"event_time_ms: expected milliseconds, got {show(value)}")
-        return int(value)
-    value = found.get("event_time")
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            refuse(f"event_time: {show(value)} is not an ISO 8601 time")
-    if not isinstance(value, datetime):
-        refuse("field 'event_time_ms' (or ISO 'event_time') is missing")
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=UTC)
-    return (value - _EPOCH) // timedelta(milliseconds=1)
+def _known_id(found: Mapping[str, Any]) -> str:
+    event_id = found.get("event_id")
+    return event_id if isinstance(event_id, str) else ""

@@ -10,6 +10,8 @@ from connectors.records import DeadLetter, Place
 from connectors.rows import EventRows
 from connectors.schemas import rows_of_list
 
+#: What a value of other content makes the reading below raise.
+_OTHER = (CodecError, KeyError, AttributeError, ValueError, pa.ArrowException)
 #: The (B, F) column of feature values.
 VALUES = "values"
 
@@ -25,7 +27,7 @@ class FeatureReader:
             batch = decode_frame(value or b"")
             values = {VALUES: rows_of_list(batch.column(VALUES))}
             return rows_of_frame(batch, place, modality="tabular", columns=values), []
-        except (CodecError, KeyError, AttributeError, pa.ArrowException) as error:
+        except _OTHER as error:
             letter = DeadLetter(
                 place=place,
                 row=-1,

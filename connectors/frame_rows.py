@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from connectors.cells import CLEAN_COLUMN, EventLimits
+from connectors.cells import CLEAN_COLUMN, EventLimits, as_texts, ids_fit
+from connectors.origins import Origins
+from connectors.packing import Column
 from connectors.records import Place
-from connectors.rows import EventRows, Origins
+from connectors.rows import EventRows
 
 
 def rows_of_frame(
@@ -20,23 +21,41 @@ def rows_of_frame(
     place: Place,
     *,
     modality: str,
-    columns: dict[str, npt.NDArray[Any]],
+    columns: dict[str, Column],
 ) -> EventRows:
     """All rows of a frame that sluice wrote, with the given columns of content.
 
     Raises:
         KeyError: a column of ids or times is not there.
+        ValueError: an id is missing, or no text.
         pa.ArrowException: a time is null, or no time at all.
     """
     return EventRows(
         modality=modality,
-        event_id=batch.column("event_id").to_pylist(),
-        case_id=batch.column("case_id").to_pylist(),
+        event_id=texts_of(batch, "event_id"),
+        case_id=texts_of(batch, "case_id"),
         event_time_ms=batch.column("event_time").cast(pa.int64()).to_numpy(),
         created_ms=batch.column("created_ms").to_numpy(),
         origins=_origins(batch, place),
         columns=columns,
     )
+
+
+def texts_of(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """A column of texts of a frame that sluice wrote.
+
+    Raises:
+        KeyError: it is not there.
+        ValueError: a text is missing, or is none.
+    """
+    column = batch.column(name)
+    texts = as_texts(column)
+    if texts is None or texts.null_count:
+        msg = f"column {name!r}: expected texts, got {column.type}"
+        if texts is not None:
+            msg = f"column {name!r}: {texts.null_count} of its texts are missing"
+        raise ValueError(msg)
+    return texts
 
 
 def clean_rows(
@@ -61,7 +80,8 @@ def clean_rows(
     names = ["event_id", "case_id", "event_time", *columns]
     if any(batch.column(name).null_count for name in names):
         return None
-    if not all(_is_clean_id(batch.column(name), limits) for name in names[:2]):
+    ids = [as_texts(batch.column(name)) for name in names[:2]]
+    if not all(x is not None and ids_fit(x, limits, blank=False) for x in ids):
         return None
     if not pa.types.is_timestamp(batch.column("event_time").type):
         return None
@@ -70,9 +90,9 @@ def clean_rows(
     times = _milliseconds(batch.column("event_time")).to_numpy()
     if times.min() < limits.min_time_ms or times.max() > latest_ms:
         return None
-    content: dict[str, npt.NDArray[Any]] = {}
+    content: dict[str, Column] = {}
     for name, kind in columns.items():
-        values = CLEAN_COLUMN[kind](batch.column(name), limits)
+        values = CLEAN_COLUMN[kind](name, batch.column(name), limits)
         if values is None:
             return None
         content[name] = values
@@ -81,24 +101,14 @@ def clean_rows(
         return None
     return EventRows(
         modality=modality,
-        event_id=batch.column("event_id").to_pylist(),
-        case_id=batch.column("case_id").to_pylist(),
+        event_id=ids[0],
+        case_id=ids[1],
         event_time_ms=times,
         created_ms=created,
         origins=_origins(batch, place),
         columns=content,
         bools=tuple(name for name, kind in columns.items() if kind == "bool"),
     )
-
-
-def _is_clean_id(column: pa.Array, limits: EventLimits) -> bool:
-    if not pa.types.is_string(column.type):
-        return False
-    chars = pc.min_max(pc.utf8_length(pc.utf8_trim_whitespace(column)))
-    if not 0 < chars["min"].as_py() <= chars["max"].as_py():
-        return False
-    longest: int = pc.max(pc.utf8_length(column)).as_py()
-    return longest <= limits.max_id_chars
 
 
 def _clean_created(batch: pa.RecordBatch) -> npt.NDArray[np.int64] | None:

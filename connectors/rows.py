@@ -10,45 +10,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from connectors.codec import encode_frame
-from connectors.records import DeadLetter, Place
+from connectors.origins import Members, Origins, concat_origins
+from connectors.packing import Column, Layout, pack, unpack
+from connectors.records import DeadLetter
 from connectors.schemas import TIME
 
-#: Start of the names of (B, N) columns that operators add; no sender wrote them.
+#: Start of the names of columns that operators add; no sender wrote them.
 ADDED_PREFIX = "windows."
-
-#: Rows up to which a pickle holds lists instead of arrays.
-SMALL_ROWS = 8
-
-
-@dataclass(slots=True)
-class Origins:
-    """Where B rows came from: few Kafka values, many rows.
-
-    Attributes:
-        values: place of each Kafka value, and its bytes when it was one JSON event.
-        value_index: int32 (B,) into `values`.
-        row: int32 (B,) row inside the value's frame, -1 for a JSON event.
-    """
-
-    values: list[tuple[Place, bytes | None]]
-    value_index: npt.NDArray[np.int32]
-    row: npt.NDArray[np.int32]
-
-    @classmethod
-    def of_objects(cls, values: list[tuple[Place, bytes | None]]) -> Origins:
-        """JSON events, one a value, kept whole."""
-        count = len(values)
-        index = np.arange(count, dtype=np.int32)
-        return cls(values, index, np.full(count, -1, dtype=np.int32))
-
-    @classmethod
-    def of_frame(cls, place: Place, rows: npt.NDArray[np.int32]) -> Origins:
-        """The given rows of one frame."""
-        return cls([(place, None)], np.zeros(len(rows), np.int32), rows)
-
-    def take(self, rows: list[int]) -> Origins:
-        """The given rows, in the given order."""
-        return Origins(self.values, self.value_index[rows], self.row[rows])
+#: Added: uint64 (B,), the key of the case id.
+CASE_KEY = "windows.case"
+#: Added: int64 (B,), the time that the stream had reached, in milliseconds.
+CLOCK = "windows.clock"
 
 
 @dataclass(slots=True)
@@ -57,60 +29,82 @@ class EventRows:
 
     Attributes:
         modality: the modality of all rows.
-        event_id: B ids.
-        case_id: B ids of the cases the events belong to.
+        event_id: B ids, as an Arrow array of strings.
+        case_id: B ids of the cases the events belong to, likewise.
         event_time_ms: int64 (B,), UTC.
         created_ms: int64 (B,), the producer's clock; 0 where it did not say.
         origins: where the rows came from.
-        columns: content: float64 (B,) for numbers and bools, object (B,) otherwise;
-            operators add columns of their own, (B, N).
+        columns: content: float64 (B,) for numbers and bools, an Arrow array for texts,
+            ids and bytes, or uint64 (B,) where operators compare their keys instead;
+            operators add columns of their own, (B,) or (B, N).
         bools: names of the columns that hold bools.
     """
 
     modality: str
-    event_id: list[str]
-    case_id: list[str]
+    event_id: pa.Array
+    case_id: pa.Array
     event_time_ms: npt.NDArray[np.int64]
     created_ms: npt.NDArray[np.int64]
     origins: Origins
-    columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    columns: dict[str, Column] = field(default_factory=dict)
     bools: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.event_id)
+        return len(self.event_time_ms)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as plain lists when small: numpy takes 4 us for any array."""
+        """Pickled as one run of bytes: an array alone would take numpy 4 us."""
         origins = self.origins
-        small = len(self) <= SMALL_ROWS
-        arrays: list[npt.NDArray[Any]] = [self.event_time_ms, self.created_ms]
-        arrays += [origins.value_index, origins.row, *self.columns.values()]
-        plain = [(a.dtype.char, a.tolist()) for a in arrays] if small else arrays
-        places = [(p.topic, p.partition, p.offset, raw) for p, raw in origins.values]
-        ids = (self.modality, self.event_id, self.case_id)
-        return _unpickled, (*ids, places, [*self.columns], plain, self.bools)
+        columns = [
+            self.event_id,
+            self.case_id,
+            self.event_time_ms,
+            self.created_ms,
+            origins.source,
+            origins.offset,
+            origins.row,
+            *self.columns.values(),
+        ]
+        if origins.values is not None:
+            columns.append(origins.values)
+        names = tuple(self.columns)
+        told = (self.modality, self.bools, origins.sources, names)
+        return _unpickled, (*told, *pack(columns))
 
-    def keys(self, name: str) -> list[str]:
-        """The case ids, or the values of the named column of ids."""
-        if name == "case_id":
-            return self.case_id
-        found: list[str] = self.columns[name].tolist()
+    def keys(self, name: str) -> npt.NDArray[np.uint64]:
+        """The keys of a column of ids, or of the case ids (`case_id`).
+
+        Raises:
+            TypeError: the column still holds texts or numbers.
+        """
+        found = self.columns[CASE_KEY if name == "case_id" else name]
+        if not isinstance(found, np.ndarray) or found.dtype != np.uint64:
+            kind = found.dtype if isinstance(found, np.ndarray) else found.type
+            msg = f"keys of column {name!r}: it holds {kind}; give it keys first"
+            raise TypeError(msg)
         return found
 
-    def take(self, rows: list[int]) -> EventRows:
+    def take(self, rows: Members) -> EventRows:
         """The given rows, in the given order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        chosen = pa.array(rows)
         return EventRows(
             modality=self.modality,
-            event_id=[self.event_id[i] for i in rows],
-            case_id=[self.case_id[i] for i in rows],
+            event_id=self.event_id.take(chosen),
+            case_id=self.case_id.take(chosen),
             event_time_ms=self.event_time_ms[rows],
             created_ms=self.created_ms[rows],
             origins=self.origins.take(rows),
-            columns={name: values[rows] for name, values in self.columns.items()},
+            columns={
+                name: cells[rows]
+                if isinstance(cells, np.ndarray)
+                else cells.take(chosen)
+                for name, cells in self.columns.items()
+            },
             bools=self.bools,
         )
 
-    def only(self, members: list[int]) -> EventRows:
+    def only(self, members: Members) -> EventRows:
         """The rows at growing positions; itself when those are all of them."""
         return self if len(members) == len(self) else self.take(members)
 
@@ -122,15 +116,15 @@ class EventRows:
         again; columns the task does not need are left out. The place names the Kafka
         value that holds the row whole.
         """
-        place, value = self.origins.values[self.origins.value_index[row]]
+        value = self.origins.value(row)
         if value is None:
             value = encode_frame(self._one_row(row))
         return DeadLetter(
-            place=place,
+            place=self.origins.place(row),
             row=int(self.origins.row[row]),
             kind=kind,
             reason=reason,
-            event_id=self.event_id[row],
+            event_id=self.event_id[row].as_py(),
             modality=self.modality,
             value=value,
         )
@@ -139,50 +133,50 @@ class EventRows:
         at = pa.array([int(self.event_time_ms[row])], pa.int64()).cast(TIME)
         return pa.RecordBatch.from_pydict(
             {
-                "event_id": [self.event_id[row]],
-                "case_id": [self.case_id[row]],
+                "event_id": self.event_id.slice(row, 1),
+                "case_id": self.case_id.slice(row, 1),
                 "event_time": at,
                 "created_ms": [int(self.created_ms[row])],
                 **{
-                    name: [self._cell(name, row)]
-                    for name, values in self.columns.items()
-                    if values.ndim == 1 or not name.startswith(ADDED_PREFIX)
+                    name: self._cell(name, cells, row)
+                    for name, cells in self.columns.items()
+                    if not _is_added(name, cells)
                 },
             }
         )
 
-    def _cell(self, name: str, row: int) -> Any:
-        values = self.columns[name]
-        if values.ndim > 1:
-            return values[row].tolist()
-        return bool(values[row]) if name in self.bools else values[row]
+    def _cell(self, name: str, cells: Column, row: int) -> pa.Array:
+        if not isinstance(cells, np.ndarray):
+            return cells.slice(row, 1)
+        cell = cells[row].tolist()
+        return pa.array([bool(cell) if name in self.bools else cell])
+
+
+def _is_added(name: str, cells: Column) -> bool:
+    wide = isinstance(cells, np.ndarray) and cells.ndim > 1
+    return name in (CASE_KEY, CLOCK) or (wide and name.startswith(ADDED_PREFIX))
 
 
 def _unpickled(
     modality: str,
-    event_id: list[str],
-    case_id: list[str],
-    places: list[tuple[str, int, int, bytes | None]],
-    names: list[str],
-    plain: list[Any],
     bools: tuple[str, ...],
+    sources: list[tuple[str, int]],
+    names: tuple[str, ...],
+    layout: Layout,
+    packed: bytes,
 ) -> EventRows:
-    arrays = [
-        np.array(one[1], dtype=one[0]) if isinstance(one, tuple) else one
-        for one in plain
-    ]
-    values = [
-        (Place(topic=topic, partition=partition, offset=offset), raw)
-        for topic, partition, offset, raw in places
-    ]
+    event_id, case_id, times, created, source, offset, row, *rest = unpack(
+        layout, packed
+    )
+    values = rest.pop() if len(rest) > len(names) else None
     return EventRows(
         modality=modality,
         event_id=event_id,
         case_id=case_id,
-        event_time_ms=arrays[0],
-        created_ms=arrays[1],
-        origins=Origins(values, arrays[2], arrays[3]),
-        columns=dict(zip(names, arrays[4:], strict=True)),
+        event_time_ms=times,
+        created_ms=created,
+        origins=Origins(sources, source, offset, row, values),
+        columns=dict(zip(names, rest, strict=True)),
         bools=bools,
     )
 
@@ -192,26 +186,22 @@ def concat_rows(parts: list[EventRows]) -> EventRows:
     first = parts[0]
     if len(parts) == 1:
         return first
-    starts = np.cumsum([0, *(len(part.origins.values) for part in parts[:-1])])
     return EventRows(
         modality=first.modality,
-        event_id=[x for part in parts for x in part.event_id],
-        case_id=[x for part in parts for x in part.case_id],
+        event_id=pa.concat_arrays([part.event_id for part in parts]),
+        case_id=pa.concat_arrays([part.case_id for part in parts]),
         event_time_ms=np.concatenate([part.event_time_ms for part in parts]),
         created_ms=np.concatenate([part.created_ms for part in parts]),
-        origins=Origins(
-            [value for part in parts for value in part.origins.values],
-            np.concatenate(
-                [
-                    part.origins.value_index + np.int32(start)
-                    for part, start in zip(parts, starts, strict=True)
-                ]
-            ),
-            np.concatenate([part.origins.row for part in parts]),
-        ),
+        origins=concat_origins([part.origins for part in parts]),
         columns={
-            name: np.concatenate([part.columns[name] for part in parts])
+            name: _concat([part.columns[name] for part in parts])
             for name in first.columns
         },
         bools=first.bools,
     )
+
+
+def _concat(parts: list[Column]) -> Column:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return pa.concat_arrays(parts)

@@ -79,7 +79,8 @@ def vectors_schema(width: int) -> pa.Schema:
 def features_schema(names: tuple[str, ...]) -> pa.Schema:
     """Schema of `features` frames: who and when, and one list of values a row.
 
-    The names of the values, in their order, are in the schema's metadata.
+    The names of the values, in their order, are in the schema's metadata. The offset
+    and the row say where the event was read, and so in which order events came.
     """
     return pa.schema(
         [
@@ -87,6 +88,8 @@ def features_schema(names: tuple[str, ...]) -> pa.Schema:
             pa.field("case_id", pa.string()),
             pa.field("event_time", TIME),
             pa.field("created_ms", pa.int64()),
+            pa.field("source_offset", pa.int64()),
+            pa.field("source_row", pa.int32()),
             pa.field("model_name", pa.string()),
             pa.field("model_version", pa.int32()),
             pa.field("values", pa.list_(pa.float64(), len(names))),
@@ -117,6 +120,8 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
     if pa.types.is_fixed_size_list(kind):
         flat = pa.array(values.reshape(-1), type=kind.value_type)
         return pa.FixedSizeListArray.from_arrays(flat, kind.list_size)
+    if isinstance(values, pa.Array) and values.type == kind:
+        return values
     if kind == TIME and not isinstance(values, list):
         return pa.array(values, type=pa.int64()).cast(kind)
     return pa.array(values, type=kind)

@@ -59,10 +59,15 @@ class Joined:
 
 
 def read_rows(
-    table: pa.Table, modality: str, columns: Mapping[str, str]
+    table: pa.Table,
+    modality: str,
+    columns: Mapping[str, str],
+    number_limits: Mapping[str, tuple[float, float]] | None = None,
 ) -> tuple[EventRows | None, list[DeadLetter]]:
     """The valid rows of one archive table, by the very checks of the stream."""
-    reader = EventReader(modality, columns=columns, now_ms=now_ms)
+    reader = EventReader(
+        modality, columns=columns, number_limits=number_limits, now_ms=now_ms
+    )
     parts: list[EventRows] = []
     dead: list[DeadLetter] = []
     for number, batch in enumerate(table.to_batches(max_chunksize=FRAME_ROWS)):
@@ -74,23 +79,26 @@ def read_rows(
     return (concat_rows(parts) if parts else None), dead
 
 
-def backfill_rows(spec: TaskSpec, rows: EventRows) -> pa.Table:
-    """`backfill` of rows that passed the checks."""
-    times = pa.array(rows.event_time_ms).cast(TIME)
-    columns = {
-        name: pa.array(rows.columns[name].tolist()) for name in spec.needed_columns
-    }
-    return backfill(
-        spec,
-        pa.table(
-            {
-                "event_id": rows.event_id,
-                "case_id": rows.case_id,
-                "event_time": times,
-                **columns,
-            }
-        ),
+def backfill_rows(
+    spec: TaskSpec, rows: EventRows, labels: pa.Table | None = None
+) -> pa.Table:
+    """`backfill` of rows that passed the checks.
+
+    Args:
+        spec: a resolved task.
+        rows: tabular events, as `read_rows` gives them.
+        labels: case_id, label_time and label; what features on the label count.
+    """
+    columns = {name: pa.array(rows.columns[name]) for name in spec.needed_columns}
+    table = pa.table(
+        {
+            "event_id": rows.event_id,
+            "case_id": rows.case_id,
+            "event_time": pa.array(rows.event_time_ms).cast(TIME),
+            **columns,
+        }
     )
+    return backfill(spec, table, labels)
 
 
 def join(spec: TaskSpec, archive: Archive, encoders: Mapping[str, Encoder]) -> Joined:
@@ -104,13 +112,18 @@ def join(spec: TaskSpec, archive: Archive, encoders: Mapping[str, Encoder]) -> J
     if "tabular" not in archive.tables:
         msg = "archive has no tabular.parquet; features and decisions rest on it"
         raise ValueError(msg)
-    rows, dead = read_rows(archive.tables["tabular"], "tabular", spec.needed_columns)
+    rows, dead = read_rows(
+        archive.tables["tabular"],
+        "tabular",
+        spec.needed_columns,
+        spec.number_limits(),
+    )
     if rows is None:
         msg = (
             f"no tabular event of the archive can be used; the first: {dead[0].reason}"
         )
         raise ValueError(msg)
-    table = backfill_rows(spec, rows)
+    table = backfill_rows(spec, rows, archive.labels)
     names = [table.column(name).to_numpy() for name in spec.feature_names]
     cases = table.column("case_id").to_pylist()
     found = Joined(
@@ -140,9 +153,11 @@ def _join_media(
     known: dict[Any, int] = {}
     reasons: dict[Any, str] = {}
     column = MODALITIES.index(modality)
-    for i, case_id in enumerate(rows.case_id if rows is not None else ()):
+    cases = [] if rows is None else rows.case_id.to_pylist()
+    payloads = [] if rows is None else rows.columns[CONTENT_COLUMN[modality]]
+    for i, case_id in enumerate(cases):
         assert rows is not None
-        payload = rows.columns[CONTENT_COLUMN[modality]][i]
+        payload = payloads[i].as_py()
         number = known.get(payload)
         if number is None:
             try:

@@ -98,11 +98,12 @@ class EncodeMedia(KeyedProcessFunction):
                 continue
             for start in range(0, len(rows), self._config["batch_rows"]):
                 stop = min(start + self._config["batch_rows"], len(rows))
-                batch = rows.take(list(range(start, stop)))
+                batch = rows.take(np.arange(start, stop))
                 yield from self._encode(encoder, batch)
 
     def _encode(self, encoder: Encoder, rows: EventRows) -> Iterator[Any]:
-        payloads = rows.columns[CONTENT_COLUMN.get(rows.modality, VALUES)]
+        content = rows.columns[CONTENT_COLUMN.get(rows.modality, VALUES)]
+        payloads = content if isinstance(content, np.ndarray) else content.to_pylist()
         vectors: list[NDArray[np.float32] | None] = []
         fresh: dict[bytes, Any] = {}
         letters: list[DeadLetter] = []
@@ -131,8 +132,9 @@ class EncodeMedia(KeyedProcessFunction):
         if not kept:
             return
         good = rows.take(kept)
+        lanes = by_shard(good.keys("case_id"), LANES)
         good.columns = {"vector": np.stack([v for v in vectors if v is not None])}
-        for lane, members in by_shard(good.case_id, LANES).items():
+        for lane, members in lanes.items():
             frame = self._frame(encoder, good.take(members))
             if rows.modality in MEDIA:  # the score job makes its own of features
                 yield out_row(self._topic("embeddings"), str(lane), frame)

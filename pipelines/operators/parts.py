@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,22 @@ class Part:
     positions: NDArray[np.int64]
     rows: EventRows | None
 
-    def take(self, members: list[int]) -> Part:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as bytes: an array alone would take numpy 4 us."""
+        return _unpickled, (self.frame, self.positions.tobytes(), self.rows)
+
+    def take(self, members: NDArray[np.int64]) -> Part:
         """The rows at growing positions; itself when those are all of them."""
         if self.rows is None or len(members) == len(self.rows):
             return self
-        rows = self.rows.take(members) if members else None
+        rows = self.rows.take(members) if len(members) else None
         return Part(self.frame, self.positions[members], rows)
+
+
+def _unpickled(
+    frame: tuple[int, int], positions: bytes, rows: EventRows | None
+) -> Part:
+    return Part(frame, np.frombuffer(bytearray(positions), dtype=np.int64), rows)
 
 
 def onward(shards: Shards, part: Part, key: str) -> Iterator[Row]:
@@ -41,14 +52,15 @@ def onward(shards: Shards, part: Part, key: str) -> Iterator[Row]:
     To cases go the rows alone. On the way to the windows of an entity every node gets
     a part, be it empty: who puts frames together waits for all senders.
     """
-    keys = [] if part.rows is None else part.rows.keys(key)
+    nothing = np.empty(0, dtype=np.uint64)
+    keys = nothing if part.rows is None else part.rows.keys(key)
     members = dict(shards.by_node(keys))
     if key == "case_id":
         for node, rows in members.items():
             yield Row(node, part.take(rows).rows)
         return
     for node in shards.every_node():
-        yield Row(node, part.take(members.get(node, [])))
+        yield Row(node, part.take(members.get(node, np.arange(0))))
 
 
 class InOrder:
@@ -82,4 +94,4 @@ class InOrder:
         positions = np.concatenate([one.positions for one in full])
         rows = concat_rows([one.rows for one in full if one.rows is not None])
         order = np.argsort(positions)
-        return Part(part.frame, positions[order], rows.take(order.tolist()))
+        return Part(part.frame, positions[order], rows.take(order))

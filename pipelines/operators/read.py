@@ -9,33 +9,55 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyflink.common import Row
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, ProcessFunction, RuntimeContext
-from pyflink.datastream.state import MapStateDescriptor
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
+from automl.keys import text_keys
+from automl.stream_clock import StreamClock
 from connectors.codec import is_frame
 from connectors.events import EventReader
 from connectors.feature_rows import FeatureReader
 from connectors.flink import ASIDE, out_row, place_and_value
-from connectors.records import DeadLetter, Place
-from connectors.rows import EventRows
+from connectors.records import DeadLetter
+from connectors.rows import CASE_KEY, CLOCK, EventRows
 from connectors.schemas import dead_letters_frame
 from pipelines.operators.parts import Part, onward
 from pipelines.operators.shards import Shards
 
 #: Marks a topic that carries rows of features instead of events.
 FEATURES = "features"
+TABULAR = "tabular"
 #: JSON events read together at most.
 MOST_COLLECTED = 256
+#: Where the topic of the waiting events stands among them; no offset is below 0.
+TOPIC = -1
 
 
 def now_ms() -> int:
     """This machine's clock, milliseconds since 1970, UTC."""
     return time.time_ns() // 1_000_000
+
+
+def keyed(rows: EventRows) -> EventRows:
+    """The rows with the key of each case id; of payments, of all other ids and texts.
+
+    What is compared by key needs no text any more, and the bytes a payment was read
+    from are needed no longer once it was found good: neither travels on.
+    """
+    rows.columns[CASE_KEY] = text_keys(rows.case_id)
+    if rows.modality == TABULAR:
+        rows.origins.values = None
+        for name, cells in rows.columns.items():
+            if isinstance(cells, pa.Array):
+                rows.columns[name] = text_keys(cells)
+    return rows
 
 
 def to_nodes(shards: Shards, rows: EventRows, key: str) -> Iterator[Row]:
@@ -55,6 +77,21 @@ def letters_aside(topic: str, letters: list[DeadLetter]) -> Iterator[Any]:
     """`letters_out` past the operators that follow."""
     for row in letters_out(topic, letters):
         yield ASIDE, row
+
+
+@dataclass(slots=True)
+class Collected:
+    """JSON events of one partition that wait for each other.
+
+    Attributes:
+        topic: where all of them were read.
+        offsets: their places in the partition.
+        values: what was read there.
+    """
+
+    topic: str = ""
+    offsets: list[int] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
 
 
 class ReadEvents(ProcessFunction):
@@ -91,7 +128,7 @@ class ReadEvents(ProcessFunction):
         rows, letters = self._readers[place.topic].read(raw, place)
         yield from letters_aside(self._dead_letters, letters)
         if rows is not None:
-            yield from to_nodes(self._shards, rows, "case_id")
+            yield from to_nodes(self._shards, keyed(rows), "case_id")
 
 
 class CollectEvents(KeyedProcessFunction):
@@ -101,10 +138,15 @@ class CollectEvents(KeyedProcessFunction):
     the first of them or there are `MOST_COLLECTED`: whatever follows costs per frame,
     hardly per event. A frame goes on at once, behind what came before it.
 
+    Here every event is told the time that its partition has reached. One that is older
+    than all windows goes to dead letters as `late`, before any window has seen it.
+
     Args:
         columns: columns and kinds an event must have.
+        number_limits: least and greatest value of its columns of numbers.
         key: the column whose value chooses the shard; `case_id` or an entity column.
         wait_ms: longest wait for other events.
+        horizon_ms: how far behind the stream's time an event may be; 0 for any.
         shards: number of shards.
         nodes: the job's parallelism.
         dead_letters: full name of the dead-letter topic.
@@ -114,75 +156,132 @@ class CollectEvents(KeyedProcessFunction):
         self,
         *,
         columns: Mapping[str, str],
+        number_limits: Mapping[str, tuple[float, float]],
         key: str,
         wait_ms: int,
+        horizon_ms: int,
         shards: int,
         nodes: int,
         dead_letters: str,
     ) -> None:
+        taken = {CASE_KEY, CLOCK} & columns.keys()
+        if taken:
+            msg = f"collect column {taken.pop()!r}: the name is ours; rename the column"
+            raise ValueError(msg)
         self._columns = dict(columns)
+        self._number_limits = dict(number_limits)
         self._key = key
         self._wait_ms = wait_ms
+        self._horizon_ms = horizon_ms
         self._layout = (shards, nodes)
         self._dead_letters = dead_letters
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        """Open the list of waiting records."""
+        """Open the waiting records and the clock of each partition."""
         self._shards = Shards(*self._layout)
-        self._reader = EventReader("tabular", columns=self._columns, now_ms=now_ms)
-        # a map by number, not a list: RocksDB merges a list when it flushes
+        self._reader = EventReader(
+            TABULAR,
+            columns=self._columns,
+            number_limits=self._number_limits,
+            now_ms=now_ms,
+        )
+        # a map by offset, not a list: RocksDB merges a list when it flushes
         self._waiting = runtime_context.get_map_state(
             MapStateDescriptor("waiting", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
         )
-        self._collected: dict[int, list[tuple[Place, bytes | None]]] = {}
+        self._clock = runtime_context.get_state(
+            ValueStateDescriptor("clock", Types.PICKLED_BYTE_ARRAY())
+        )
+        self._collected: dict[int, Collected] = {}
+        self._clocks: dict[int, StreamClock] = {}
         self._frames = itertools.count()
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Any:
         """One Kafka value."""
-        partition = ctx.get_current_key()
-        place, raw = place_and_value(value)
-        collected = self._collected_of(partition)
+        topic, partition, offset, raw = value
         if raw is not None and is_frame(raw):
+            place, frame = place_and_value(value)
             yield from self._flush(partition)
-            yield from self._on(partition, *self._reader.read(raw, place))
+            yield from self._on(partition, *self._reader.read(frame, place))
             return
-        if not collected:
+        collected = self._collected.get(partition)
+        if collected is None:
+            collected = self._restored(partition)
+        if not collected.offsets:
+            collected.topic = topic
+            self._waiting.put(TOPIC, topic)
             timers = ctx.timer_service()
             due_ms = timers.current_processing_time() + self._wait_ms
             timers.register_processing_time_timer(due_ms)
-        record = (place.topic, place.partition, place.offset, raw)
-        self._waiting.put(len(collected), record)
-        collected.append((place, raw))
-        if len(collected) >= MOST_COLLECTED:
+        raw = None if raw is None else bytes(raw)
+        self._waiting.put(offset, raw)
+        collected.offsets.append(offset)
+        collected.values.append(raw)
+        if len(collected.offsets) >= MOST_COLLECTED:
             yield from self._flush(partition)
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
         """The first waiting event has waited long enough."""
         yield from self._flush(ctx.get_current_key())
 
-    def _collected_of(self, partition: int) -> list[tuple[Place, bytes | None]]:
-        found = self._collected.get(partition)
-        if found is None:
-            found = self._collected[partition] = [
-                (Place(topic=topic, partition=number, offset=offset), raw)
-                for _, (topic, number, offset, raw) in sorted(self._waiting.items())
-            ]
+    def _restored(self, partition: int) -> Collected:
+        found = self._collected[partition] = Collected()
+        for offset, raw in sorted(self._waiting.items()):
+            if offset == TOPIC:
+                found.topic = raw
+            else:
+                found.offsets.append(offset)
+                found.values.append(raw)
         return found
 
     def _flush(self, partition: int) -> Iterator[Any]:
-        collected = self._collected_of(partition)
-        if not collected:
+        collected = self._collected.get(partition) or self._restored(partition)
+        if not collected.offsets:
             return
-        self._collected[partition] = []
-        for number in range(len(collected)):
-            self._waiting.remove(number)
-        yield from self._on(partition, *self._reader.read_objects(collected))
+        self._collected[partition] = Collected()
+        self._waiting.clear()
+        source = (collected.topic, partition)
+        rows, letters = self._reader.read_objects(
+            source, collected.offsets, collected.values
+        )
+        yield from self._on(partition, rows, letters)
 
     def _on(
         self, partition: int, rows: EventRows | None, letters: list[DeadLetter]
     ) -> Iterator[Any]:
         yield from letters_aside(self._dead_letters, letters)
-        if rows is not None:
+        if rows is None:
+            return
+        rows, late = self._in_time(partition, rows)
+        yield from letters_aside(self._dead_letters, late)
+        if len(rows):
             frame = (partition, next(self._frames))
-            part = Part(frame, np.arange(len(rows)), rows)
+            part = Part(frame, np.arange(len(rows)), keyed(rows))
             yield from onward(self._shards, part, self._key)
+
+    def _in_time(
+        self, partition: int, rows: EventRows
+    ) -> tuple[EventRows, list[DeadLetter]]:
+        """The rows with the time of their stream; of those too late, the letters."""
+        clock = self._clocks.get(partition)
+        if clock is None:
+            kept = self._clock.value()
+            clock = StreamClock() if kept is None else StreamClock.from_bytes(kept)
+            self._clocks[partition] = clock
+        now = rows.columns[CLOCK] = clock.observe(rows.event_time_ms)
+        self._clock.update(clock.to_bytes())
+        late = rows.event_time_ms < now - self._horizon_ms
+        if not self._horizon_ms or not late.any():
+            return rows, []
+        letters = [
+            rows.dead_letter(
+                row,
+                kind="late",
+                reason=(
+                    f"event time {rows.event_time_ms[row]} ms is more than the horizon "
+                    f"of {self._horizon_ms} ms behind the stream's time {now[row]} ms"
+                ),
+            )
+            for row in np.flatnonzero(late).tolist()
+        ]
+        return rows.take(np.flatnonzero(~late)), letters

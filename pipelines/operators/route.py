@@ -13,11 +13,11 @@ from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from connectors.codec import CodecError, decode_frame
 from connectors.flink import place_and_value
-from connectors.frame_rows import rows_of_frame
+from connectors.frame_rows import rows_of_frame, texts_of
 from connectors.records import DeadLetter, Place
 from connectors.rows import EventRows
 from connectors.schemas import rows_of_list
-from pipelines.operators.read import letters_aside, to_nodes
+from pipelines.operators.read import keyed, letters_aside, to_nodes
 from pipelines.operators.shards import Shards
 
 #: What a value of other content than ours makes the reading below raise.
@@ -94,17 +94,14 @@ def _announcement(raw: bytes | None, place: Place) -> dict[str, Any] | None:
 
 def _embeddings(raw: bytes, place: Place) -> EventRows:
     batch = decode_frame(raw)
-
-    def objects(name: str) -> Any:
-        return np.array(batch.column(name).to_pylist(), dtype=object)
-
     vectors = rows_of_list(batch.column("vector")).astype(np.float32)
     if batch.column("vector").null_count or not np.isfinite(vectors).all():
         msg = "vectors hold missing or non-finite values"
         raise ValueError(msg)
     columns = {
-        "modality": objects("modality"),
-        "fingerprint": objects("fingerprint"),
+        "modality": texts_of(batch, "modality"),
+        "fingerprint": texts_of(batch, "fingerprint"),
         "vector": vectors,
     }
-    return rows_of_frame(batch, place, modality="embedding", columns=columns)
+    rows = rows_of_frame(batch, place, modality="embedding", columns=columns)
+    return keyed(rows)

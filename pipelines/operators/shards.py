@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pyflink.datastream import RuntimeContext
 
+#: Which rows, by their growing positions.
+Positions = NDArray[np.int64]
 
-def shard_of(key: str, shards: int) -> int:
+
+def shard_of(key: int | np.uint64, shards: int) -> int:
     """The shard of a key; the same in every process and version."""
-    return zlib.crc32(key.encode()) % shards
+    return int(key) % shards
 
 
-def by_shard(keys: Sequence[str], shards: int) -> dict[int, list[int]]:
+def by_shard(keys: NDArray[np.uint64], shards: int) -> dict[int, Positions]:
     """Which of the keys are in each shard, in their order."""
-    found: dict[int, list[int]] = {}
-    for i, key in enumerate(keys):
-        found.setdefault(shard_of(key, shards), []).append(i)
-    return found
+    return _by_number(keys % np.uint64(shards), shards)
+
+
+def _by_number(numbers: NDArray[np.uint64], count: int) -> dict[int, Positions]:
+    """Where each number below `count` stands, in the order of the numbers."""
+    if count == 1:
+        return {0: np.arange(len(numbers))} if len(numbers) else {}
+    # numpy sorts numbers of 16 bits by counting them
+    small = numbers.astype(np.uint16) if count <= 2**16 else numbers
+    order = np.argsort(small, kind="stable")
+    sizes = np.bincount(numbers.astype(np.int64), minlength=count)
+    starts = np.cumsum(sizes) - sizes
+    return {
+        int(number): order[starts[number] : starts[number] + sizes[number]]
+        for number in np.flatnonzero(sizes)
+    }
 
 
 class Shards:
@@ -51,16 +67,11 @@ class Shards:
         """What Flink calls a shard."""
         return self._keys[shard]
 
-    def by_node(self, keys: Sequence[str]) -> Iterator[tuple[int, list[int]]]:
+    def by_node(self, keys: NDArray[np.uint64]) -> Iterator[tuple[int, Positions]]:
         """For each node that owns any of the keys: its Flink key, and which keys."""
-        if self._nodes == 1 and keys:
-            yield self._keys[0], [*range(len(keys))]
-            return
-        found: dict[int, list[int]] = {}
-        for i, key in enumerate(keys):
-            node = shard_of(key, self.count) * self._nodes // self.count
-            found.setdefault(node, []).append(i)
-        for node, members in found.items():
+        shards = keys % np.uint64(self.count) if self._nodes > 1 else keys
+        nodes = shards * np.uint64(self._nodes) // np.uint64(self.count)
+        for node, members in _by_number(nodes, self._nodes).items():
             yield self._keys[self._firsts[node]], members
 
     def every_node(self) -> list[int]:
