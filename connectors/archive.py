@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,6 @@ Int64s = npt.NDArray[np.int64]
 
 _NO_TIME = np.iinfo(np.int64).max
 _MOST_CHUNKS = 256
-_NO_STOPS: Int64s = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +109,6 @@ def iter_slices(
     *,
     frame_rows: int = 256,
     chunk_rows: int = 8192,
-    stops: Int64s = _NO_STOPS,
 ) -> Iterator[tuple[Modality, pa.RecordBatch]]:
     """Slices of one modality each, over all modalities in event-time order.
 
@@ -125,13 +122,12 @@ def iter_slices(
             folder once).
         frame_rows: events in a block, over all modalities.
         chunk_rows: events in memory at a time when `source` is a folder.
-        stops: sorted instants (ms); no block has events both up to and after one.
     """
     if frame_rows < 1 or chunk_rows < 1:
         msg = f"frame_rows and chunk_rows must be >= 1, got {frame_rows}, {chunk_rows}"
         raise ValueError(msg)
     if isinstance(source, Archive):
-        yield from _cut(source.tables, frame_rows, stops)
+        yield from _cut(source.tables, frame_rows)
         return
     files = _files(Path(source))
     times = {modality: _file_times(file) for modality, file in files.items()}
@@ -143,7 +139,7 @@ def iter_slices(
         }
         for _ in range(len(ends) + 1):
             tables = {m: next(stream) for m, stream in streams.items()}
-            yield from _cut(tables, frame_rows, stops)
+            yield from _cut(tables, frame_rows)
 
 
 def with_created_ms(batch: pa.RecordBatch, created_ms: int) -> pa.RecordBatch:
@@ -157,7 +153,7 @@ def with_created_ms(batch: pa.RecordBatch, created_ms: int) -> pa.RecordBatch:
 
 
 def _cut(
-    tables: Mapping[Modality, pa.Table], frame_rows: int, stops: Int64s
+    tables: Mapping[Modality, pa.Table], frame_rows: int
 ) -> Iterator[tuple[Modality, pa.RecordBatch]]:
     """Slices of tables that are each sorted already."""
     names = [modality for modality in MODALITIES if modality in tables]
@@ -168,22 +164,15 @@ def _cut(
     instants = np.concatenate(times)
     order = np.lexsort((owner, instants))
     starts = [0] * len(names)
-    for block in _blocks(instants[order], frame_rows, stops):
-        counts = np.bincount(owner[order[block]], minlength=len(names))
+    for at in range(0, len(order), frame_rows):
+        block = order[at : at + frame_rows]
+        counts = np.bincount(owner[block], minlength=len(names))
         for index, name in enumerate(names):
             rows = int(counts[index])
             if rows:
                 part = tables[name].slice(starts[index], rows).combine_chunks()
                 starts[index] += rows
                 yield name, part.to_batches()[0]
-
-
-def _blocks(instants: Int64s, frame_rows: int, stops: Int64s) -> Iterator[slice]:
-    """Where the blocks of a sorted sequence lie."""
-    cuts = (np.flatnonzero(np.diff(np.searchsorted(stops, instants))) + 1).tolist()
-    for begin, end in pairwise([0, *cuts, len(instants)]):
-        for at in range(begin, end, frame_rows):
-            yield slice(at, min(at + frame_rows, end))
 
 
 def _chunk_ends(times: Mapping[Modality, Int64s], chunk_rows: int) -> Int64s:

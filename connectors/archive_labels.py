@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.archive import Archive, iter_slices
+from connectors.partitions import partitions_of
 from connectors.records import Modality
 
 
@@ -40,10 +41,10 @@ def usable_labels(labels: pa.Table) -> tuple[pa.Table, dict[str, int]]:
 def iter_with_labels(
     source: Archive | Path | str, labels: pa.Table, *, frame_rows: int = 256
 ) -> Iterator[tuple[Modality | Literal["labels"], pa.RecordBatch]]:
-    """The slices of `iter_slices`, and the labels as slices where their time is.
+    """The slices of `iter_slices`, and the labels as slices before they count.
 
-    A label comes after every event up to its label_time and before every later one; so
-    blocks of events are shorter where there are labels.
+    A label comes before every slice with an event at its label_time or later, and so
+    less than a block before its time: who reads it must look at its label_time.
 
     Args:
         source: an archive in memory, or its folder.
@@ -53,13 +54,25 @@ def iter_with_labels(
     times = labels.column("label_time").cast(pa.int64()).to_numpy()
     whole = labels.combine_chunks().to_batches()
     given = 0
-    for modality, batch in iter_slices(source, frame_rows=frame_rows, stops=times):
-        first_ms = batch.column("event_time")[0].value
-        timeless = first_ms is None
-        due = len(times) if timeless else int(np.searchsorted(times, first_ms))
+    for modality, batch in iter_slices(source, frame_rows=frame_rows):
+        last_ms = batch.column("event_time")[-1].value
+        timeless = last_ms is None
+        due = len(times) if timeless else int(np.searchsorted(times, last_ms, "right"))
         if due > given:
             yield "labels", whole[0].slice(given, due - given)
             given = due
         yield modality, batch
     if given < len(times):
         yield "labels", whole[0].slice(given)
+
+
+def by_partition(labels: pa.RecordBatch, partitions: int) -> list[pa.RecordBatch]:
+    """The labels in one part for each partition that Kafka gives their cases to.
+
+    The labels of a case are in one part, in their order.
+    """
+    chosen = partitions_of(labels.column("case_id").to_pylist(), partitions)
+    return [
+        labels.take(pa.array(np.flatnonzero(chosen == number)))
+        for number in np.unique(chosen)
+    ]

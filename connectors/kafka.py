@@ -102,6 +102,10 @@ class Producer:
             self._failed.append
         )
 
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has."""
+        return len(self._producer.partitions_for(topic))
+
     def flush(self, timeout_s: float = 60.0) -> None:
         """Wait until all queued values are stored.
 

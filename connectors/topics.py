@@ -43,7 +43,8 @@ TOPICS: dict[str, Topic] = {
         Topic(name="vectors", record="Embedding", key="case shard or subtask"),
         Topic(name="decisions", record="Decision", key="subtask"),
         Topic(name="alerts", record="Decision (JSON)", key="case_id"),
-        Topic(name="labels", record="Label", key="case_id"),
+        # a job without state builds its table of what is known from these
+        Topic(name="labels", record="Label", key="case_id", retention_ms=400 * DAY_MS),
         Topic(
             name="models",
             record="ModelAnnouncement (JSON)",

@@ -12,11 +12,9 @@ import pyarrow as pa
 from connectors.codec import CodecError, decode_frame
 from connectors.kafka import Reader
 from connectors.records import MODALITIES
-from connectors.schemas import DECISIONS
 from connectors.topics import event_topic
-
-#: What makes two rows the same event: case_id, modality, event_id; None if unreadable.
-EventKey = tuple[str | None, str | None, str | None]
+from pipelines.decisions_seen import DecisionsSeen
+from pipelines.event_keys import EventKey, key_of_event
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,45 +81,33 @@ class Ledger:
         self._modality_of = {prefix + event_topic(m): m for m in MODALITIES}
         topics = [self._decisions_topic, prefix + "dead-letters"]
         self._reader = Reader(bootstrap, topics, from_end=from_end)
-        self._decisions: dict[tuple[str, int], dict[str, Any]] = {}
+        self._seen = DecisionsSeen()
         self._letters: dict[tuple[Any, ...], dict[str, Any]] = {}
-        self._decided: set[EventKey] = set()
         self._dead: Counter[EventKey] = Counter()
         self._refused: Counter[EventKey] = Counter()
         self._dead_rows = 0
         self._late = 0
-        self._revised = 0
-        self._duplicated = 0
-        self._differing = 0
-        #: How often each column of a repeated decision differed from the first.
-        self.differing_columns: Counter[str] = Counter()
 
     def poll(
         self, timeout_ms: int = 100
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """New decisions and new dead letters, records seen before left out."""
-        decisions: list[dict[str, Any]] = []
+        frames, dead = self.read(timeout_ms)
+        return [row for frame in frames for row in frame.to_pylist()], dead
+
+    def read(
+        self, timeout_ms: int = 100
+    ) -> tuple[list[pa.RecordBatch], list[dict[str, Any]]]:
+        """`poll` with the decisions as columns, which costs little for each."""
+        frames: list[pa.RecordBatch] = []
         dead: list[dict[str, Any]] = []
         for value in self._reader.poll(timeout_ms):
-            rows = decode_frame(value.value or b"").to_pylist()
+            frame = decode_frame(value.value or b"")
             if value.place.topic == self._decisions_topic:
-                decisions += [row for row in rows if self._is_new(row)]
+                frames.append(self._seen.add(frame))
             else:
-                dead += [row for row in rows if self._is_new_letter(row)]
-        return decisions, dead
-
-    def _is_new(self, row: dict[str, Any]) -> bool:
-        # after a failure another event may make the same revision: it is decided too
-        self._decided.add((row["case_id"], row["modality"], row["event_id"]))
-        first = self._decisions.setdefault((row["decision_id"], row["revision"]), row)
-        if first is row:
-            self._revised += row["revision"] > 0
-            return True
-        self._duplicated += 1
-        differing = [n for n in row if n != "decided_at" and first[n] != row[n]]
-        self._differing += bool(differing)
-        self.differing_columns.update(differing)
-        return False
+                dead += [row for row in frame.to_pylist() if self._is_new_letter(row)]
+        return frames, dead
 
     def _is_new_letter(self, row: dict[str, Any]) -> bool:
         key = tuple(row[name] for name in ("topic", "partition", "offset", "row"))
@@ -145,9 +131,19 @@ class Ledger:
         """Distinct events that have an outcome so far."""
         return self.balance(0).accounted
 
+    @property
+    def decided_tabular(self) -> int:
+        """Distinct tabular events that made a decision."""
+        return self._seen.tabular
+
+    @property
+    def differing_columns(self) -> Counter[str]:
+        """How often each column of a repeated decision differed from the first."""
+        return self._seen.differing_columns
+
     def decisions(self) -> pa.Table:
         """Every decision once, in the order they were made."""
-        return pa.Table.from_pylist([*self._decisions.values()], schema=DECISIONS)
+        return self._seen.table()
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """Every dead letter once."""
@@ -169,21 +165,24 @@ class Ledger:
         repeated = sum(
             max(0, more - self._dead[event] - self._refused_rows(event, again))
             for event, more in again.items()
-            if event in self._decided
+            if self._is_decided(event)
         )
         dead = self._dead_rows + refused
-        outcomes = len(self._decided) + dead + self._late + repeated
+        outcomes = len(self._seen.events) + dead + self._late + repeated
         return Balance(
             events_in=events_in,
-            decided=len(self._decided),
-            revised=self._revised,
+            decided=len(self._seen.events),
+            revised=self._seen.revised,
             dead_lettered=dead,
             late=self._late,
             repeated=repeated,
             lost=events_in - outcomes,
-            duplicated=self._duplicated,
-            differing=self._differing,
+            duplicated=self._seen.duplicated,
+            differing=self._seen.differing,
         )
+
+    def _is_decided(self, event: EventKey) -> bool:
+        return key_of_event(event) in self._seen.events
 
     def _refused_rows(self, event: EventKey, again: Mapping[EventKey, int]) -> int:
         """Rows of an event whose embedding was refused.
@@ -192,7 +191,7 @@ class Ledger:
         more outcomes than it was sent times.
         """
         sent = 1 + again.get(event, 0)
-        others = self._dead[event] + (event in self._decided)
+        others = self._dead[event] + self._is_decided(event)
         return max(0, min(self._refused[event], sent - others))
 
     def close(self) -> None:

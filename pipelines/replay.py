@@ -8,18 +8,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from connectors.archive import read_labels, with_created_ms
-from connectors.archive_labels import iter_with_labels, usable_labels
+from connectors.archive_labels import by_partition, iter_with_labels, usable_labels
 from connectors.codec import encode_frame
 from connectors.kafka import Producer
 from connectors.records import Modality
 from connectors.schemas import LABELS
 from connectors.topics import event_topic
-from pipelines.account import EventKey
+from pipelines.event_keys import EventKey, event_keys
 from pipelines.operators.read import now_ms
 
+#: Most rows of a frame, and the longest time whose events one holds at a given rate.
+FRAME_ROWS, FRAME_S = 512, 0.02
 #: A frame of several rows is split above this.
 FRAME_BYTES = 4 * 1024 * 1024
 
@@ -58,23 +62,26 @@ def replay(
     *,
     prefix: str = "",
     rate: float | None = None,
-    frame_rows: int = 64,
+    frame_rows: int | None = None,
     labels: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Sent:
     """Publish every event once, in global event-time order, and labels in between.
 
-    Labels go one to a value under their own case, so that a corrected one follows the
-    one it corrects.
+    Before an event of time t is sent, the broker has every label with a label_time up
+    to t: who reads all labels there are, and then the event, knows what was known then.
+    Labels of one case are in one partition, so that a corrected one follows the one it
+    corrects.
 
     Args:
         archive: folder of Parquet files.
         bootstrap: HOST:PORT of the broker.
         prefix: topic prefix of the run.
         rate: events per second, or None for as fast as the broker takes them.
-        frame_rows: most rows of one Kafka value.
-        labels: publish the archive's labels too, each after the events up to its
-            label_time; those that say nothing are left out and counted.
+        frame_rows: most rows of one Kafka value; None for `FRAME_ROWS`, or fewer where
+            the rate gives fewer in `FRAME_S`.
+        labels: publish the archive's labels too; those that say nothing are left out
+            and counted.
         progress: told the number of events sent so far.
     """
     sent = Sent()
@@ -82,14 +89,14 @@ def replay(
     known = read_labels(archive) if labels else None
     if known is not None:
         due, sent.labels_left_out = usable_labels(known)
-    seen: set[EventKey] = set()
+    if frame_rows is None:
+        frame_rows = FRAME_ROWS if rate is None else _rows_at(rate)
+    seen: set[int] = set()
     began = time.monotonic()
     with Producer(bootstrap, linger_ms=5) as producer:
         for name, batch in iter_with_labels(archive, due, frame_rows=frame_rows):
             if name == "labels":
-                for row in _rows(batch):
-                    key = row.column("case_id")[0].as_py()
-                    producer.send(f"{prefix}labels", encode_frame(row), key=key)
+                _send_labels(producer, f"{prefix}labels", batch)
                 sent.labels += batch.num_rows
                 continue
             if rate is not None:
@@ -106,22 +113,34 @@ def replay(
     return sent
 
 
+def _rows_at(rate: float) -> int:
+    return max(1, min(FRAME_ROWS, int(rate * FRAME_S)))
+
+
+def _send_labels(producer: Producer, topic: str, labels: pa.RecordBatch) -> None:
+    """Frames of labels, in the broker's hands when this returns."""
+    for part in by_partition(labels, producer.partitions(topic)):
+        # Kafka chooses the partition of the frame as it would for every case in it
+        producer.send(topic, encode_frame(part), key=part.column("case_id")[0].as_py())
+    producer.flush(timeout_s=300)
+
+
 def _count(
-    sent: Sent, seen: set[EventKey], modality: Modality, batch: pa.RecordBatch
+    sent: Sent, seen: set[int], modality: Modality, batch: pa.RecordBatch
 ) -> None:
     sent.events[modality] += batch.num_rows
     cases, ids = (batch.column(name) for name in ("case_id", "event_id"))
-    for case_id, event_id in zip(cases.to_pylist(), ids.to_pylist(), strict=True):
-        if case_id is None or event_id is None:
-            continue
-        event = (case_id, modality, event_id)
-        if event in seen:
-            sent.again[event] += 1
-        seen.add(event)
-
-
-def _rows(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    return (batch.slice(row, 1) for row in range(batch.num_rows))
+    named = pc.and_(pc.is_valid(cases), pc.is_valid(ids))
+    keys = event_keys(cases, modality, ids)[np.asarray(named)].tolist()
+    fresh = set(keys)
+    if len(fresh) == len(keys) and fresh.isdisjoint(seen):
+        seen |= fresh
+        return
+    rows = np.flatnonzero(np.asarray(named)).tolist()
+    for row, key in zip(rows, keys, strict=True):
+        if key in seen:
+            sent.again[(cases[row].as_py(), modality, ids[row].as_py())] += 1
+        seen.add(key)
 
 
 def _frames(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

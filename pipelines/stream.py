@@ -7,15 +7,19 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from automl.registry import verify
+from automl.task import TaskSpec
 from connectors.kafka import create_topics, delete_topics
 from pipelines import jobs, stack
 from pipelines.account import Balance, Ledger
 from pipelines.config import JobConfig
+from pipelines.feature_table import Served, read_served
 from pipelines.replay import Sent, replay
 
 #: Told one line per step.
@@ -39,7 +43,9 @@ class Streamed:
         sent: what was put on the topics.
         balance: the account of it.
         restarts: job restarts while it ran.
-        seconds: from the first event sent to the last one accounted for.
+        seconds: from the first event sent to the last one accounted for; of an archive
+            that lay ready, from the start of the jobs.
+        served: the features the decisions rest on; None unless asked for.
     """
 
     decisions: pa.Table
@@ -48,6 +54,7 @@ class Streamed:
     balance: Balance
     restarts: int
     seconds: float
+    served: Served | None = None
 
 
 def stream(
@@ -57,6 +64,9 @@ def stream(
     *,
     nodes: int = 1,
     rate: float | None = None,
+    ready: bool = False,
+    features: bool = False,
+    prefix: str | None = None,
     stall_s: float = 120.0,
     say: Say | None = None,
 ) -> Streamed:
@@ -68,6 +78,9 @@ def stream(
         model_folder: the model version that scores.
         nodes: parallelism of each of the two jobs.
         rate: events per second; None for as fast as it goes.
+        ready: all of the archive lies in the topics before the jobs start.
+        features: give the features that were served, too.
+        prefix: of the topics; None for a new one.
         stall_s: give up when no event found its outcome for this long.
         say: told one line per step.
 
@@ -75,46 +88,73 @@ def stream(
         StalledError: events have no outcome; the message counts them.
     """
     say = say or (lambda line: None)
-    prefix = f"stream-{uuid.uuid4().hex[:8]}."
+    prefix = prefix or f"stream-{uuid.uuid4().hex[:8]}."
     config = JobConfig(
         bootstrap=local.bootstrap,
         model_folder=str(model_folder.resolve()),
         prefix=prefix,
         nodes=nodes,
     )
+    task = TaskSpec.from_json(verify(model_folder).task)
+    send = partial(
+        replay,
+        archive,
+        local.bootstrap,
+        prefix=prefix,
+        rate=rate,
+        labels=bool(task.label_entities),
+    )
     create_topics(local.bootstrap, prefix=prefix)
+    nodes_before = local.nodes
     short = 2 * nodes - jobs.free_slots(local)
     if short > 0:
         local = stack.scale(local, local.nodes + short, say=say)
-    started: list[str] = []
     ledger = Ledger(local.bootstrap, prefix=prefix)
     try:
-        started += jobs.submit(local, jobs.JOBS, config).values()
+        if ready:
+            lying = send()
+            say(f"{lying.total} events and {lying.labels} labels lie in the topics")
+            send = partial(_given, lying)
+        jobs.submit(local, jobs.JOBS, config)
         say("encode and score jobs run")
         began = time.monotonic()
-        sent = _replay_and_follow(archive, local, prefix, rate, ledger, stall_s, say)
+        sent = _replay_and_follow(send, local, ledger, stall_s, say)
+        seconds = time.monotonic() - began
         return Streamed(
             decisions=ledger.decisions(),
             dead_letters=ledger.dead_letters(),
             sent=sent,
             balance=ledger.balance(sent.total, sent.again),
-            restarts=sum(jobs.restarts(local, job_id) for job_id in started),
-            seconds=time.monotonic() - began,
+            restarts=sum(jobs.restarts(local, i) for i in _job_ids(local, prefix)),
+            seconds=seconds,
+            served=read_served(
+                local.bootstrap, prefix=prefix, events=ledger.decided_tabular
+            )
+            if features
+            else None,
         )
     finally:
         ledger.close()
-        for job_id in started:
+        for job_id in _job_ids(local, prefix):
             jobs.cancel(local, job_id)
         delete_topics(local.bootstrap, prefix=prefix)
         if short > 0:
-            stack.set_nodes(local.home, local.nodes - short)
+            stack.set_nodes(local.home, nodes_before)
+
+
+def _given(sent: Sent) -> Sent:
+    return sent
+
+
+def _job_ids(local: stack.Stack, prefix: str) -> list[str]:
+    """The jobs of this run; `sluice scale` may have given them new ids."""
+    running = jobs.running_jobs(local)
+    return [running[prefix + n] for n in jobs.JOBS if prefix + n in running]
 
 
 def _replay_and_follow(
-    archive: Path,
+    replay_all: Callable[[], Sent],
     local: stack.Stack,
-    prefix: str,
-    rate: float | None,
     ledger: Ledger,
     stall_s: float,
     say: Say,
@@ -124,11 +164,7 @@ def _replay_and_follow(
 
     def send() -> None:
         try:
-            # no process of this run learns: its labels would only take up a topic
-            broker = local.bootstrap
-            results.append(
-                replay(archive, broker, prefix=prefix, rate=rate, labels=False)
-            )
+            results.append(replay_all())
         except BaseException as error:
             errors.append(error)
 
@@ -137,7 +173,7 @@ def _replay_and_follow(
     told = last = time.monotonic()
     before: Balance | None = None
     while True:
-        ledger.poll()
+        ledger.read()
         now = time.monotonic()
         if errors:
             raise errors[0]

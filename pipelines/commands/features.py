@@ -19,10 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Backfill the archive; events the stream would dead-letter are left out."""
-    import pyarrow.parquet as pq
-
     from automl.task import TaskSpec
     from connectors.archive import column_kinds, read_archive
+    from pipelines.feature_table import write_features
     from pipelines.offline import backfill_rows, read_rows
 
     table = read_archive(args.archive).tables["tabular"]
@@ -32,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"no event of {args.archive} can be used: {dead[0].reason}")
         return 1
     features = backfill_rows(spec, rows)
-    pq.write_table(features, args.out)
+    write_features(features, args.out)
     found = {"rows": features.num_rows, "dead": len(dead), "out": str(args.out)}
     if args.json:
         print(json.dumps(found))

@@ -27,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nodes", type=int, default=1, help="TaskManagers per job (default: 1)"
     )
+    parser.add_argument(
+        "--features", type=Path, metavar="FILE", help="Parquet for the features served"
+    )
+    parser.add_argument(
+        "--ready",
+        action="store_true",
+        help="put all of the archive on the topics before the jobs start",
+    )
     parser.add_argument("--rate", type=float, metavar="R", help="events per second")
     parser.add_argument(
         "--dead-letters", type=Path, metavar="FILE", help="Parquet for dead letters"
@@ -44,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from pipelines import stack
     from pipelines.commands.models import resolve_model
     from pipelines.commands.progress import say
+    from pipelines.feature_table import write_features
     from pipelines.stream import stream
 
     count_events(args.archive)  # a folder that is no archive fails here, not later
@@ -68,12 +77,16 @@ def run(args: argparse.Namespace) -> int:
             version.folder,
             nodes=args.nodes,
             rate=args.rate,
+            ready=args.ready,
+            features=args.features is not None,
             say=say,
         )
     finally:
         if running is None:
             stack.stop(args.home)
     pq.write_table(done.decisions, args.out)
+    if done.served is not None:
+        write_features(done.served.table, args.features)
     if args.dead_letters is not None:
         letters = pa.Table.from_pylist(done.dead_letters, schema=DEAD_LETTERS)
         pq.write_table(letters, args.dead_letters)
@@ -82,14 +95,24 @@ def run(args: argparse.Namespace) -> int:
         more = {
             "events_in_by_modality": dict(done.sent.events),
             "job_restarts": done.restarts,
+            "labels_in": done.sent.labels,
             "seconds": round(done.seconds, 3),
         }
+        if done.served is not None:
+            more["features_served"] = done.served.table.num_rows
+            more["features_repeated"] = done.served.repeated
+            more["features_differing"] = done.served.differing
         print(json.dumps({**balance.to_dict(), **more}))
     else:
         print(balance)
         for reason, count in _reasons(done.dead_letters):
             print(f"{count:6}  {reason}")
         print(f"{done.decisions.num_rows} decisions in {args.out}")
+        if done.served is not None:
+            print(
+                f"{done.served.table.num_rows} rows of features in {args.features}; "
+                f"{done.served.differing} served again with other values"
+            )
     return 1 if balance.lost else 0
 
 
