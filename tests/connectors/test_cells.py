@@ -69,6 +69,27 @@ def test_a_number_over_the_limit_is_a_matter_of_limits():
     assert over.value.kind == "limits"
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (10.5, "amount: 10.5 is over the limit of 10"),
+        (-0.25, "amount: -0.25 is under the limit of 0"),
+    ],
+)
+def test_a_column_of_numbers_may_have_limits_of_its_own(value, reason):
+    limits = EventLimits(numbers={"amount": (0.0, 10.0), "fee": (-2e30, 2e30)})
+    with pytest.raises(RefusedError) as refused:
+        READ_CELL["number"]("amount", value, limits)
+    assert (str(refused.value), refused.value.kind) == (reason, "limits")
+    column = pa.array([1.0, value])
+    assert CLEAN_COLUMN["number"]("amount", column, limits) is None
+    assert CLEAN_COLUMN["number"]("fee", column, limits).tolist() == [1.0, value]
+    for edge in (0.0, 10.0):
+        assert READ_CELL["number"]("amount", edge, limits) == edge
+    # the limit of all numbers holds for each
+    assert CLEAN_COLUMN["number"]("fee", pa.array([1e13]), limits) is None
+
+
 def test_what_is_shown_of_a_value_stays_short():
     assert show("x" * 1000) == "str '" + "x" * 59
     assert show(10**5000) == "int too long to show"
@@ -80,6 +101,7 @@ COLUMNS = [
     ("string", pa.array(["a", ""]), ["a", ""]),
     ("id", pa.array(["ab", "1"]), ["ab", "1"]),
     ("id", pa.array([12, 3]), ["12", "3"]),
+    ("id", pa.array(["ab", "1"], pa.large_string()), ["ab", "1"]),
     ("bool", pa.array([True, False]), [1.0, 0.0]),
     ("bytes", pa.array([b"a", b""]), [b"a", b""]),
     ("bytes", pa.array([b"ab", b"cd"], pa.large_binary()), [b"ab", b"cd"]),
@@ -88,10 +110,13 @@ COLUMNS = [
 
 @pytest.mark.parametrize(("kind", "column", "read"), COLUMNS)
 def test_a_clean_column_reads_as_its_cells_do(kind, column, read):
-    found = CLEAN_COLUMN[kind](column, LIMITS)
+    found = CLEAN_COLUMN[kind]("field", column, LIMITS)
     assert found is not None
     assert found.tolist() == read
-    assert found.dtype == (np.float64 if kind in ("number", "bool") else object)
+    if kind in ("number", "bool"):
+        assert found.dtype == np.float64
+    else:
+        assert found.type == (pa.binary() if kind == "bytes" else pa.string())
     cells = [READ_CELL[kind]("field", cell, LIMITS) for cell in column.to_pylist()]
     assert found.tolist() == cells
 
@@ -113,4 +138,4 @@ def test_a_clean_column_reads_as_its_cells_do(kind, column, read):
     ],
 )
 def test_a_column_that_is_not_clean_is_left_to_the_cells(kind, column):
-    assert CLEAN_COLUMN[kind](column, LIMITS) is None
+    assert CLEAN_COLUMN[kind]("field", column, LIMITS) is None

@@ -15,6 +15,8 @@ def frame(x):
         "case_id": [f"k{i}" for i in range(rows)],
         "event_time": np.arange(rows) + 1000,
         "created_ms": np.arange(rows) + 7,
+        "source_offset": np.arange(rows),
+        "source_row": np.arange(rows),
         "model_name": ["tiny"] * rows,
         "model_version": [1] * rows,
         "values": x,
@@ -27,8 +29,8 @@ def test_features_come_back_as_rows_bit_for_bit():
     rows, letters = FeatureReader().read(frame(x), PLACE)
     assert letters == []
     assert rows.modality == "tabular"
-    assert rows.event_id == ["e0", "e1"]
-    assert rows.case_id == ["k0", "k1"]
+    assert rows.event_id.to_pylist() == ["e0", "e1"]
+    assert rows.case_id.to_pylist() == ["k0", "k1"]
     assert rows.event_time_ms.tolist() == [1000, 1001]
     assert rows.created_ms.tolist() == [7, 8]
     assert rows.columns[VALUES].tobytes() == x.tobytes()

@@ -42,7 +42,8 @@ def test_a_frame_of_ours_becomes_rows_that_know_their_places():
         batch(), PLACE, modality="embedding", columns={"vector": vectors}
     )
     assert rows.modality == "embedding"
-    assert (rows.event_id, rows.case_id) == (["e0", "e1"], ["k0", "k1"])
+    assert rows.event_id.to_pylist() == ["e0", "e1"]
+    assert rows.case_id.to_pylist() == ["k0", "k1"]
     assert rows.event_time_ms.tolist() == [AT_MS, AT_MS + 1]
     assert rows.created_ms.tolist() == [5, 6]
     assert rows.columns == {"vector": vectors}
@@ -56,6 +57,8 @@ def test_a_frame_of_ours_becomes_rows_that_know_their_places():
         (batch(drop=["case_id"]), KeyError),
         (batch(created_ms=[None, 1]), pa.ArrowException),
         (batch(event_time=[[1], [2]]), pa.ArrowException),
+        (batch(case_id=["k0", None]), ValueError),
+        (batch(event_id=[1, 2]), ValueError),
     ],
 )
 def test_a_frame_that_is_not_ours_raises(given, error):
@@ -77,6 +80,8 @@ def test_valid_events_are_read_at_once():
     [
         {"event_id": ["e0", None]},
         {"event_id": ["e0", "  "]},
+        {"event_id": ["e0", ""]},
+        {"event_id": ["\u3000", "e1"]},
         {"event_id": ["e0", "x" * 9]},
         {"case_id": [1, 2]},
         {"event_time": [AT_MS, AT_MS]},
@@ -91,6 +96,17 @@ def test_valid_events_are_read_at_once():
 )
 def test_anything_else_is_left_to_the_reading_row_by_row(changes):
     assert clean(batch(**changes)) is None
+
+
+@pytest.mark.parametrize("ids", [[" e0", "e1"], ["é", "\u3000x"], ["éééééééé", "e"]])
+def test_an_id_may_begin_with_a_space_and_hold_any_character(ids):
+    assert clean(batch(event_id=ids)).event_id.to_pylist() == ids
+
+
+def test_a_slice_of_a_frame_is_read_as_its_own_rows():
+    rows = clean(batch(event_id=["  ", "e1"]).slice(1))
+    assert rows.event_id.to_pylist() == ["e1"]
+    assert rows.columns["amount"].tolist() == [13.5]
 
 
 def test_rows_one_by_one_are_what_json_would_say():

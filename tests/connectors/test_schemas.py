@@ -62,6 +62,8 @@ def test_features_are_one_list_and_their_names_travel_with_the_frame():
             "case_id": ["c", "d"],
             "event_time": np.array([1, 2]),
             "created_ms": [0, 5],
+            "source_offset": [2**40, 3],
+            "source_row": [-1, 7],
             "model_name": ["m", "m"],
             "model_version": [1, 2],
             "values": x,
@@ -71,6 +73,8 @@ def test_features_are_one_list_and_their_names_travel_with_the_frame():
     assert feature_names(batch.schema) == list(names)
     assert batch.schema.names.count("case_id") == 1
     assert batch.column("case_id").to_pylist() == ["c", "d"]
+    assert batch.column("source_offset").to_pylist() == [2**40, 3]
+    assert batch.column("source_row").to_pylist() == [-1, 7]
     found = rows_of_list(batch.column("values"))
     assert found.shape == (2, 3)
     assert found.tobytes() == x.tobytes()
