@@ -165,20 +165,6 @@ def test_a_block_of_events_is_cut_into_one_slice_per_modality():
     ]
 
 
-def test_no_block_spans_a_stop():
-    table = payments(list("abcdef"), [1, 2, 2, 3, 7, None])
-    archive = Archive(tables={"tabular": table})
-    stops = np.array([0, 2, 2, 5, 6, 9])
-    slices = iter_slices(archive, frame_rows=2, stops=stops)
-    assert ["".join(b.column("event_id").to_pylist()) for _, b in slices] == [
-        "ab",  # two rows at most
-        "c",
-        "d",
-        "e",
-        "f",
-    ]
-
-
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_a_folder_read_piece_by_piece_is_in_order_and_whole(folder, shuffled):
     rng = np.random.default_rng(1)

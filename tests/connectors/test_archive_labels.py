@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 
 from connectors.archive import Archive, write_archive
-from connectors.archive_labels import iter_with_labels, usable_labels
+from connectors.archive_labels import by_partition, iter_with_labels, usable_labels
 from connectors.schemas import LABELS, TIME
 
 
@@ -34,17 +34,29 @@ def test_labels_between_events_are_one_slice_also_when_read_in_chunks(tmp_path):
     write_archive(tmp_path, Archive(tables={"tabular": pa.table(keys)}))
     known = np.sort(rng.integers(-5, 25_000, 500))
     labels = labels_table(["x"] * 500, known, [1] * 500)
-    times, kinds = [], []
+    given, events, kinds = 0, 0, []
     for kind, batch in iter_with_labels(tmp_path, labels, frame_rows=64):
-        column = "label_time" if kind == "labels" else "event_time"
-        # at equal times the events are first
-        after = 0.5 if kind == "labels" else 0.0
-        found = batch.column(column).cast(pa.int64()).to_numpy() + after
-        times += found.tolist()
         kinds.append(kind)
-    assert times == sorted(times)
-    assert len(times) == 9500
+        if kind == "labels":
+            given += batch.num_rows
+            continue
+        events += batch.num_rows
+        last_ms = batch.column("event_time")[-1].value
+        assert given == (known <= last_ms).sum()
+    assert (events, given) == (9000, 500)
     assert "labels,labels" not in ",".join(kinds)
+
+
+def test_a_part_for_each_partition_keeps_the_order_of_a_case():
+    cases = [f"c{number % 9}" for number in range(90)]
+    table = labels_table(cases, [*range(90)], [number % 2 for number in range(90)])
+    parts = by_partition(table.to_batches()[0], 4)
+    assert 1 < len(parts) <= 4
+    of_case = [set(part.column("case_id").to_pylist()) for part in parts]
+    assert len(set.union(*of_case)) == sum(map(len, of_case)) == 9
+    for part in parts:
+        times = part.column("label_time").cast(pa.int64()).to_pylist()
+        assert times == sorted(times)
 
 
 def test_without_events_the_labels_come_all_the_same():

@@ -10,6 +10,7 @@ from connectors.archive import Archive, ArchiveError, write_archive
 from connectors.codec import decode_frame, encode_frame
 from connectors.demo import DemoWorld
 from connectors.labels import Label, read_labels
+from connectors.partitions import partitions_of
 from connectors.records import Place
 from connectors.schemas import LABELS, TIME
 from pipelines import replay as module
@@ -23,17 +24,24 @@ AT_MS = 1_760_000_000_000
 class Sending:
     def __init__(self, bootstrap, *, linger_ms):
         self.sent = []
-        self.flushed = False
+        self.stored = 0
         Sending.last = self
 
     def send(self, topic, value, *, key):
+        if not topic.endswith("labels"):
+            labels = [i for i, one in enumerate(self.sent) if one[0].endswith("labels")]
+            assert all(i < self.stored for i in labels)
         self.sent.append((topic, key, decode_frame(value)))
+
+    def partitions(self, topic):
+        assert topic.endswith("labels")
+        return 2
 
     def events(self):
         return [one for one in self.sent if not one[0].endswith("labels")]
 
     def flush(self, timeout_s):
-        self.flushed = True
+        self.stored = len(self.sent)
 
     def __enter__(self):
         return self
@@ -69,7 +77,7 @@ def test_every_row_is_sent_once_in_event_time_order(sending, archive):
         times += batch.column("event_time").cast(pa.int64()).to_pylist()
     assert times == sorted(times)
     assert len(times) == past.events
-    assert sending.last.flushed
+    assert sending.last.stored == len(sending.last.sent)
 
 
 def test_frames_keep_the_order_of_each_modality(sending, archive):
@@ -166,28 +174,29 @@ def labels_table(*rows):
     return pa.table([*arrays], schema=LABELS)
 
 
-@pytest.mark.parametrize("frame_rows", [1, 64])
-def test_a_label_follows_the_events_up_to_its_time(sending, tmp_path, frame_rows):
-    text = messages(("a", 10), ("b", 20), ("c", 20), ("d", 30), ("e", None))
+@pytest.mark.parametrize(
+    ("frame_rows", "expected"),
+    [
+        # known at 20: before the events of 20; one without a time is the last of all
+        (1, ["x", "A", "a", "B", "C", "b", "D", "c", "E"]),
+        (2, ["x", "a", "A", "B", "b", "C", "D", "c", "E"]),
+        (64, ["x", "a", "b", "c", "A", "B", "C", "D", "E"]),
+    ],
+)
+def test_a_label_is_there_before_the_events_of_its_time(
+    sending, tmp_path, monkeypatch, frame_rows, expected
+):
+    text = messages(("A", 10), ("B", 20), ("C", 20), ("D", 30), ("E", None))
     labels = labels_table(("c", 40, 0), ("b", 25, 1), ("a", 20, 1), ("x", 5, 0))
     write_archive(tmp_path, Archive(tables={"text": text}, labels=labels))
+    monkeypatch.setattr(sending, "partitions", lambda self, topic: 1)
     sent = replay(tmp_path, "b:1", prefix="run.", frame_rows=frame_rows)
     order = [
-        (topic.removeprefix("run."), case_id)
-        for topic, _, batch in sending.last.sent
+        case_id
+        for _, _, batch in sending.last.sent
         for case_id in batch.column("case_id").to_pylist()
     ]
-    assert order == [
-        ("labels", "x"),
-        ("events.text", "a"),
-        ("events.text", "b"),
-        ("events.text", "c"),
-        ("labels", "a"),  # known at 20: after the events of 20
-        ("labels", "b"),
-        ("events.text", "d"),
-        ("labels", "c"),
-        ("events.text", "e"),  # without a time: last of all
-    ]
+    assert order == expected
     assert (sent.total, sent.labels) == (5, 4)
 
 
@@ -195,33 +204,64 @@ def test_labels_of_all_modalities_are_in_place_whatever_the_frames(sending, arch
     folder, past = archive
     sent = replay(folder, "b:1", frame_rows=16)
     assert sent.labels == past.labels.num_rows == 40
-    latest_event = latest_label = 0
+    known = past.labels.column("label_time").cast(pa.int64()).to_numpy()
+    given = 0
     for topic, _, batch in sending.last.sent:
         if topic == "labels":
-            (latest_label,) = batch.column("label_time").cast(pa.int64()).to_pylist()
-            assert latest_label >= latest_event
+            given += batch.num_rows
         else:
-            times = batch.column("event_time").cast(pa.int64()).to_pylist()
-            assert min(times) > latest_label
-            latest_event = max(latest_event, *times)
+            last_ms = batch.column("event_time").cast(pa.int64())[-1].as_py()
+            assert given >= (known <= last_ms).sum()
+
+
+def test_labels_travel_together_to_the_partition_of_their_cases(sending, tmp_path):
+    rows = [
+        (f"case-{number % 50}", AT_MS + number, number % 2) for number in range(200)
+    ]
+    table = labels_table(*rows)
+    text = messages(("a", AT_MS + 1000))
+    write_archive(tmp_path, Archive(tables={"text": text}, labels=table))
+    replay(tmp_path, "b:1")
+    *frames, (topic, _, _) = sending.last.sent
+    assert topic == "events.text"
+    assert len(frames) == 2
+    found = {}
+    for topic, key, batch in frames:
+        cases = batch.column("case_id").to_pylist()
+        assert (topic, key) == ("labels", cases[0])
+        assert len({*partitions_of(cases, 2).tolist()}) == 1
+        for row in batch.to_pylist():
+            found.setdefault(row["case_id"], []).append(row["label"])
+    expected = {}
+    for case_id, _, label in rows:
+        expected.setdefault(case_id, []).append(label)
+    assert found == expected
 
 
 def test_a_label_is_one_the_retrain_process_reads(sending, tmp_path):
     labels = labels_table(("a", AT_MS, 1), ("a", AT_MS + 1, 0))
     write_archive(
-        tmp_path, Archive(tables={"text": messages(("a", AT_MS))}, labels=labels)
+        tmp_path, Archive(tables={"text": messages(("a", AT_MS + 2))}, labels=labels)
     )
     replay(tmp_path, "b:1")
     place = Place(topic="labels", partition=0, offset=0)
-    found = []
-    for topic, key, batch in sending.last.sent[1:]:
-        read, letters = read_labels(encode_frame(batch), place)
-        assert (topic, key, letters) == ("labels", "a", [])
-        found += read
-    assert found == [
+    topic, key, batch = sending.last.sent[0]
+    read, letters = read_labels(encode_frame(batch), place)
+    assert (topic, key, letters) == ("labels", "a", [])
+    assert read == [
         Label(case_id="a", label_time_ms=AT_MS, label=1),
         Label(case_id="a", label_time_ms=AT_MS + 1, label=0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "rows"), [(None, 512), (10.0, 1), (500.0, 10), (1e6, 512)]
+)
+def test_a_frame_holds_what_a_rate_gives_in_a_moment(sending, tmp_path, rate, rows):
+    text = messages(*((f"c{number}", number) for number in range(1200)))
+    write_archive(tmp_path, Archive(tables={"text": text.slice(0, 2 * rows)}))
+    replay(tmp_path, "b:1", rate=rate)
+    assert [batch.num_rows for _, _, batch in sending.last.sent] == [rows] * 2
 
 
 def test_labels_that_say_nothing_are_left_out_and_counted(sending, tmp_path):

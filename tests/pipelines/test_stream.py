@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from automl.keys import key_of
 from connectors.archive import Archive, write_archive
 from connectors.codec import encode_frame
 from connectors.events import EventReader
@@ -38,7 +39,7 @@ class Told:
         self.outcomes_at = outcomes_at
         self.asked = []
 
-    def poll(self):
+    def read(self):
         self.clock["s"] += 1.0
 
     def balance(self, events_in, again):
@@ -83,16 +84,14 @@ def follow(monkeypatch, clock):
     monkeypatch.setattr(module.threading, "Thread", AtOnce)
 
     def run(sent, *, stall_s=100.0, **outcomes_at):
-        def replay(*args, labels, **options):
-            assert not labels  # nothing of a stream run learns from them
+        def replay():
             if isinstance(sent, Exception):
                 raise sent
             return sent
 
-        monkeypatch.setattr(module, "replay", replay)
         said = []
         ledger = Told(clock, **outcomes_at)
-        args = (Path(), Local(), "run.", None, ledger, stall_s, said.append)
+        args = (replay, Local(), ledger, stall_s, said.append)
         assert _replay_and_follow(*args) is sent
         return said
 
@@ -185,9 +184,10 @@ def answer_as_jobs_do(topics):
         for letter in letters:
             topics.answer("run.dead-letters", dead_letters_frame([letter]))
         for i in range(len(rows) if rows else 0):
-            case = cases.setdefault(rows.case_id[i], Case(rows.case_id[i]))
+            case_id, event_id = rows.case_id[i].as_py(), rows.event_id[i].as_py()
+            case = cases.setdefault(case_id, Case(case_id))
             number = MODALITIES.index(modality)
-            landing = Landing(rows.event_id[i], number, 1, 0, np.ones(1))
+            landing = Landing(event_id, int(key_of(event_id)), number, 1, 0, np.ones(1))
             for one in land(case, landing):
                 topics.answer("run.decisions", decision(one))
 
