@@ -11,20 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from automl.aggregates import COMPARE
+from automl.keys import text_keys
 from automl.task import CalendarFeature, TaskSpec, WindowFeature
-from automl.windows import ShardWindows
+from automl.window_plan import COMPARE
 
-__all__ = [
-    "FeatureAssembler",
-    "ShardWindows",
-    "backfill",
-    "column_kinds",
-    "event_columns",
-    "row_features",
-]
-
-CHUNK_ROWS = 65_536
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _THURSDAY = 3  # 1970-01-01, with Monday 0
 
@@ -55,7 +45,7 @@ def event_columns(
     """Gives the columns that the features of `spec` read, as numpy arrays (B,).
 
     Numbers and bools become float64 with NaN for a missing value; strings and ids
-    become object arrays of str or int with None for a missing value.
+    become uint64 keys (`automl.keys`).
     """
     columns: dict[str, npt.NDArray[Any]] = {}
     for name, kind in spec.needed_columns.items():
@@ -72,9 +62,7 @@ def event_columns(
             if kind == "id" and pa.types.is_floating(values.type):
                 msg = f"read entity column '{name}': expected string or integer ids"
                 raise TypeError(msg)
-            array = np.empty(len(values), dtype=object)
-            array[:] = values.to_pylist()
-            columns[name] = array
+            columns[name] = text_keys(values)
     return columns
 
 
@@ -148,44 +136,10 @@ class FeatureAssembler:
         Args:
             times_ms: int64 (B,), event time.
             columns: The raw columns (B,) that row features read.
-            windows: For each of `entities`, what `ShardWindows.observe` gave: (B, V).
+            windows: For each of `entities`, what `EntityWindows.observe` gave: (B, V).
         """
         out = np.empty((len(times_ms), len(self.feature_names)), dtype=np.float64)
         out[:, self._row_slots] = row_features(self.spec, times_ms, columns)
         for entity, slots in self._entity_slots.items():
             out[:, slots] = windows[entity]
         return out
-
-
-def backfill(spec: TaskSpec, table: pa.Table) -> pa.Table:
-    """Computes every feature of a tabular archive, as the stream would have.
-
-    Args:
-        spec: A resolved task.
-        table: event_id, case_id, event_time and the columns of the events, in any
-            order of rows.
-
-    Returns: event_id, case_id, event_time and one float64 column for each feature, in
-        event-time order (ties by event_id).
-    """
-    order = [("event_time", "ascending"), ("event_id", "ascending")]
-    ordered = table.take(pc.sort_indices(table, sort_keys=order))
-    times = ordered.column("event_time").cast(pa.timestamp("ms", "UTC"))
-    times_ms = times.cast(pa.int64()).to_numpy()
-    columns = event_columns(spec, ordered)
-    assembler = FeatureAssembler(spec)
-    shards = {name: ShardWindows(spec, name) for name in assembler.entities}
-    matrix = np.empty((len(times_ms), len(spec.feature_names)), dtype=np.float64)
-    for first in range(0, len(times_ms), CHUNK_ROWS):
-        rows = slice(first, first + CHUNK_ROWS)
-        part = {name: values[rows] for name, values in columns.items()}
-        windows = {}
-        for name, shard in shards.items():
-            ids = part[shard.entity_column]
-            windows[name], _ = shard.observe(ids, times_ms[rows], part)
-            shard.prune()
-        matrix[rows] = assembler.assemble(times_ms[rows], part, windows)
-    fixed = [ordered.column("event_id"), ordered.column("case_id"), times]
-    names = ["event_id", "case_id", "event_time", *spec.feature_names]
-    features = [pa.array(matrix[:, index]) for index in range(matrix.shape[1])]
-    return pa.table([*fixed, *features], names=names)

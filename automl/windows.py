@@ -80,8 +80,15 @@ class EntityWindows:
         distinct = bool((plan.program.lanes[:, 0] & DISTINCT).any())
         room = (lanes, 4 * self._head if distinct else 1)
         self._seen = Seen(
-            np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(lanes + 1, np.int64)
+            bits=np.zeros(room, dtype=np.int64),
+            turn=np.zeros(room, dtype=np.int64),
+            count=np.zeros(lanes + 1, dtype=np.int64),
         )
+
+    @property
+    def row_words(self) -> int:
+        """W, the words of a packed row."""
+        return 3 + self._plan.own_lanes
 
     @property
     def entities(self) -> int:
@@ -190,7 +197,8 @@ class EntityWindows:
             np.maximum(clock, _LONG_AGO + self.keep_ms, out=clock)
             self._clock_ms = max(self._clock_ms, int(clock[-1])) if count else 0
         keys = np.ascontiguousarray(rows[:, 0]).view(np.uint64)
-        times, bits = np.ascontiguousarray(rows[:, 1]), np.ascontiguousarray(rows[:, 3:])
+        times = np.ascontiguousarray(rows[:, 1])
+        bits = np.ascontiguousarray(rows[:, 3:])
         cases = np.ascontiguousarray(rows[:, 2]).view(np.uint64)
         if not self.uses_labels:
             cases = cases[:0]
@@ -218,7 +226,7 @@ class EntityWindows:
             self._store = window_store.grown(self._store, need)
 
     def dump(self, shards: int, shard: int) -> Iterator[Any]:
-        """What `restore` takes to go on, of the entities of one shard (key % shards)."""
+        """What `restore` takes, of the entities of one shard (key % shards)."""
         yield from dump_tiles(self._store, shards, shard)
         rows: Rows = dump_rows(self._store, shards, shard)
         if len(rows):

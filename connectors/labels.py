@@ -6,7 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from connectors.cells import is_integer, show
 from connectors.codec import CodecError, decode_frame, is_frame
@@ -117,3 +120,54 @@ def _letter(place: Place, row: int, reason: str, value: bytes) -> DeadLetter:
         modality="",
         value=value,
     )
+
+
+def label_columns(
+    values: list[bytes],
+) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.float64], int]:
+    """Labels of many Kafka values as columns, in their order.
+
+    Returns: case ids, label times in milliseconds int64 (B,), labels float64 (B,), and
+        how many values hold something that is no label.
+    """
+    cases, times, labels = [pa.array([], pa.string())], [], []
+    bad = 0
+    for value in values:
+        found = _clean_columns(value)
+        if found is None:
+            nowhere = Place(topic="labels", partition=0, offset=0)
+            read, letters = read_labels(value, nowhere)
+            bad += bool(letters)
+            found = (
+                pa.array([one.case_id for one in read], pa.string()),
+                np.array([one.label_time_ms for one in read], dtype=np.int64),
+                np.array([one.label for one in read], dtype=np.float64),
+            )
+        cases.append(found[0])
+        times.append(found[1])
+        labels.append(found[2])
+    return (
+        pa.concat_arrays(cases),
+        np.concatenate(times) if times else np.empty(0, np.int64),
+        np.concatenate(labels) if labels else np.empty(0),
+        bad,
+    )
+
+
+def _clean_columns(
+    value: bytes,
+) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.float64]] | None:
+    """The columns of a frame whose every row is a label, else None."""
+    if not is_frame(value):
+        return None
+    try:
+        batch = decode_frame(value)
+    except CodecError:
+        return None
+    if not batch.schema.equals(LABELS) or any(c.null_count for c in batch.columns):
+        return None
+    cases, times, label = batch.columns
+    labels = label.to_numpy(zero_copy_only=False).astype(np.float64)
+    if not ((labels == 0) | (labels == 1)).all() or pc.any(pc.equal(cases, "")).as_py():
+        return None
+    return cases, times.cast(pa.int64()).to_numpy(zero_copy_only=False), labels

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from automl.features import backfill
+from automl.arrival import backfill
 from automl.task import TaskSpec
 from connectors.archive import Archive
 from connectors.codec import encode_frame

@@ -30,17 +30,17 @@ def build(config: JobConfig) -> str:
     entities = FeatureAssembler(spec).entities
     keys = [*(spec.entities[entity] for entity in entities), "case_id"]
     kafka = {"bootstrap": config.bootstrap, "group": f"{config.prefix}score"}
-    spread: dict[str, Any] = {
-        "shards": config.shards,
-        "nodes": config.nodes,
-        "dead_letters": config.topic("dead-letters"),
-    }
+    spread: dict[str, Any] = {"shards": config.shards, "nodes": config.nodes}
+    dead_letters = config.topic("dead-letters")
 
     records = source(tables, "tabular", [config.topic("events.tabular")], **kafka)
     collect = CollectEvents(
         columns=spec.needed_columns,
+        number_limits=spec.number_limits(),
         key=keys[0],
         wait_ms=config.collect_wait_ms,
+        horizon_ms=spec.horizon_ms,
+        dead_letters=dead_letters,
         **spread,
     )
     rows = by_first_field(records, Types.INT()).process(collect, KEYED)
@@ -53,15 +53,17 @@ def build(config: JobConfig) -> str:
             next_key=next_key,
             # of the first entity, a frame comes from the one task that read it
             senders=1 if entity == entities[0] else config.nodes,
+            bootstrap=config.bootstrap,
+            labels=config.topic("labels"),
             **spread,
         )
         rows = by_first_field(rows, Types.LONG()).process(windows, KEYED)
         rows = rows.name(f"windows-{entity}").uid(f"windows-{entity}")
-        aside.append(aside_of(rows))
 
     inputs = [config.topic("embeddings"), config.topic("models")]
     routed = source(tables, "routed", inputs, **kafka)
-    routed = routed.process(RouteToCases(models=inputs[1], **spread), KEYED)
+    route = RouteToCases(models=inputs[1], dead_letters=dead_letters, **spread)
+    routed = routed.process(route, KEYED)
     routed = routed.name("route")
     aside.append(aside_of(routed))
     cases = by_first_field(rows.union(routed), Types.LONG())

@@ -24,13 +24,16 @@ def run(args: argparse.Namespace) -> int:
     from pipelines.feature_table import write_features
     from pipelines.offline import backfill_rows, read_rows
 
-    table = read_archive(args.archive).tables["tabular"]
+    archive = read_archive(args.archive)
+    table = archive.tables["tabular"]
     spec = TaskSpec.from_json(args.task).resolve(column_kinds(table))
-    rows, dead = read_rows(table, "tabular", spec.needed_columns)
+    rows, dead = read_rows(
+        table, "tabular", spec.needed_columns, number_limits=spec.number_limits()
+    )
     if rows is None:
         print(f"no event of {args.archive} can be used: {dead[0].reason}")
         return 1
-    features = backfill_rows(spec, rows)
+    features = backfill_rows(spec, rows, archive.labels)
     write_features(features, args.out)
     found = {"rows": features.num_rows, "dead": len(dead), "out": str(args.out)}
     if args.json:

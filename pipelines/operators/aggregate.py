@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
+from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream.state import ValueStateDescriptor
 
+from automl.keys import text_keys
 from automl.task import TaskSpec
-from automl.windows import ShardWindows
-from connectors.records import DeadLetter
-from connectors.rows import ADDED_PREFIX, EventRows
+from automl.windows import EntityWindows
+from connectors.label_feed import LabelFeed
+from connectors.rows import ADDED_PREFIX, CLOCK, EventRows
 from pipelines.operators.parts import InOrder, Part, onward
-from pipelines.operators.read import letters_aside
+from pipelines.operators.read import now_ms
 from pipelines.operators.seen_rows import SeenRows
 from pipelines.operators.shards import OwnShards, Shards, by_shard
 
@@ -24,24 +25,35 @@ def windows_column(entity: str) -> str:
     return f"{ADDED_PREFIX}{entity}"
 
 
+#: Column (B, P): how far each partition of the labels had been read for these rows.
+LABELS_READ = f"{ADDED_PREFIX}labels"
+
+
+class StateError(Exception):
+    """The state of a job was made for other features; the message says what to do."""
+
+
 class AggregateWindows(KeyedProcessFunction):
     """Adds one entity's window features, and sends rows on to the next key's node.
 
     Frames are whole and in their order when the windows see them, whatever the number
-    of nodes: the features are those that one node alone would give.
+    of nodes: the features are those that one node alone would give. Features on labels
+    see every label that was published before the event: the operator reads that topic
+    itself, up to its end, before it answers (`LabelFeed`).
 
-    Durable state of a shard is the list of rows it has seen inside the horizon; the
-    structure that answers windows lives in memory and is rebuilt from that list.
-    A row too old for its entity's windows goes to dead letters as `late`.
+    Durable state of a shard is a log of the rows it has seen and still needs; the
+    structure that answers windows lives in memory and is built again from those logs.
+    Labels are in no checkpoint: a restart reads their topic again.
 
     Args:
         task: the task file, resolved, as a plain dict.
         entity: whose windows.
         next_key: the column that chooses the node of the next operator.
         senders: nodes that send a part of every frame.
+        bootstrap: HOST:PORT of the broker that has the labels.
+        labels: full name of their topic.
         shards: number of shards.
         nodes: the job's parallelism.
-        dead_letters: full name of the dead-letter topic.
     """
 
     def __init__(
@@ -51,91 +63,108 @@ class AggregateWindows(KeyedProcessFunction):
         entity: str,
         next_key: str,
         senders: int,
+        bootstrap: str,
+        labels: str,
         shards: int,
         nodes: int,
-        dead_letters: str,
     ) -> None:
         self._task = task
         self._entity = entity
         self._next_key = next_key
         self._senders = senders
+        self._labels = (bootstrap, labels)
         self._layout = (shards, nodes)
-        self._dead_letters = dead_letters
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        """Open the list of seen rows of every shard."""
-        self._spec = TaskSpec.from_json(self._task)
-        self._features = len(self._spec.window_features(self._entity))
+        """Open the log of seen rows and, for features on labels, their topic."""
+        spec = TaskSpec.from_json(self._task)
+        self._view = (
+            spec.state_fingerprint(self._entity),
+            spec.entity_horizon_ms(self._entity),
+        )
+        self._windows = EntityWindows(spec, self._entity)
         self._shards = Shards(*self._layout)
         self._own = OwnShards(runtime_context, self._shards)
         self._order = InOrder(self._senders)
-        self._windows: dict[int, ShardWindows] = {}
-        self._pruned_chunks: dict[int, int] = {}
-        self._seen = SeenRows(runtime_context)
+        self._seen = SeenRows(runtime_context, self._windows.row_words)
+        self._views = runtime_context.get_state(
+            ValueStateDescriptor("view", Types.PICKLED_BYTE_ARRAY())
+        )
+        self._feed = (
+            LabelFeed(*self._labels, now_ms=now_ms)
+            if self._windows.uses_labels
+            else None
+        )
+        self._restored = False
+
+    def close(self) -> None:
+        """Leave the topic of labels."""
+        if self._feed is not None:
+            self._feed.close()
 
     def process_element(self, value: Part, ctx: KeyedProcessFunction.Context) -> Any:
         """A part of a frame, with rows of shards of this node."""
         part = self._order.add(value)
         if part is None:
             return
+        if not self._restored:
+            self._restore()
         if part.rows is not None:
-            late = self._add_windows(part.rows)
-            if late.any():
-                yield from letters_aside(self._dead_letters, self._letters(part, late))
-                part = part.take(np.flatnonzero(~late).tolist())
+            self._answer(part.rows)
         yield from onward(self._shards, part, self._next_key)
 
-    def _add_windows(self, rows: EventRows) -> NDArray[np.bool_]:
-        """Adds the column of window features; says which rows came too late."""
-        keys = rows.keys(self._spec.entities[self._entity])
-        values = np.empty((len(rows), self._features))
-        late = np.zeros(len(rows), dtype=np.bool_)
-        for shard, members in by_shard(keys, self._shards.count).items():
-            seen = self._observe(shard, rows.only(members))
-            values[members], late[members] = seen
+    def _answer(self, rows: EventRows) -> None:
+        """Adds the column of window features, and what was seen to the logs."""
+        windows = self._windows
+        if self._feed is not None:
+            self._learn(self._feed, rows)
+        keys = rows.keys(windows.entity_column)
+        cases = rows.keys("case_id") if windows.uses_labels else None
+        packed = windows.pack(keys, rows.event_time_ms, rows.columns, cases)
+        values = windows.answer(packed, rows.columns[CLOCK])
         rows.columns[windows_column(self._entity)] = values
-        return late
+        for shard, members in by_shard(keys, self._shards.count).items():
+            self._own.use(shard)
+            if self._seen.is_long(shard):
+                parts = windows.dump(self._shards.count, shard)
+                self._seen.replace(shard, parts)
+            else:
+                self._seen.add(shard, packed[members])
 
-    def _letters(self, part: Part, late: NDArray[np.bool_]) -> list[DeadLetter]:
-        assert part.rows is not None
-        reason = f"older than the windows of its {self._entity} reach back"
-        return [
-            part.rows.dead_letter(row, kind="late", reason=reason)
-            for row in np.flatnonzero(late).tolist()
-        ]
+    def _learn(self, feed: LabelFeed, rows: EventRows) -> None:
+        """Takes the labels published since, if these rows may have to see them."""
+        created = rows.created_ms
+        fresh = feed.fresh(int(created.max()) if created.min() > 0 else 0)
+        if fresh is not None:
+            cases, times_ms, labels = fresh
+            self._windows.add_labels(text_keys(cases), times_ms, labels)
+        read_to = np.array([*feed.read_to.values()], dtype=np.int64)
+        rows.columns[LABELS_READ] = np.tile(read_to, (len(rows), 1))
 
-    def _observe(
-        self, shard: int, rows: EventRows
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Window features of rows of one shard, and which of them came too late."""
-        self._own.use(shard)
-        windows = self._windows.get(shard)
-        if windows is None:
-            windows = self._windows[shard] = self._restored(shard)
-        ids = rows.columns[windows.entity_column]
-        values, late = windows.observe(ids, rows.event_time_ms, rows.columns)
-        if late.any():
-            rows = rows.take(np.flatnonzero(~late).tolist())
-        if len(rows):
-            self._remember(shard, windows, rows)
-        return values, late
+    def _restore(self) -> None:
+        """Builds the windows again from the logs of this node's shards.
 
-    def _restored(self, shard: int) -> ShardWindows:
-        windows = ShardWindows(self._spec, self._entity)
-        for columns in self._seen.restore(shard):
-            windows.restore(pa.table(columns))
-        self._pruned_chunks[shard] = 0
-        return windows
+        Raises:
+            StateError: the logs were written for other features.
+        """
+        self._restored = True
+        for shard in self._own.owned:
+            self._own.use(shard)
+            view = self._views.value()
+            if view is None:
+                self._views.update(self._view)
+            else:
+                self._check(view)
+            for part in self._seen.restore(shard):
+                self._windows.restore(part)
 
-    def _remember(self, shard: int, windows: ShardWindows, rows: EventRows) -> None:
-        columns = {
-            "entity_id": [str(x) for x in rows.columns[windows.entity_column]],
-            "event_time_ms": rows.event_time_ms.tolist(),
-            **{f"column.{n}": rows.columns[n].tolist() for n in windows.columns},
-        }
-        self._seen.add(shard, columns)
-        # when the log has doubled: so pruning costs the same per row at any size
-        if self._seen.chunks(shard) >= 2 * max(1, self._pruned_chunks[shard]):
-            if windows.prune():
-                self._seen.replace(shard, windows.rows().to_pydict())
-            self._pruned_chunks[shard] = self._seen.chunks(shard)
+    def _check(self, view: tuple[str, int]) -> None:
+        fingerprint, horizon_ms = view
+        if fingerprint != self._view[0] or horizon_ms < self._view[1]:
+            msg = (
+                f"windows of {self._entity}: the job's state was kept for other "
+                f"features ({fingerprint}, {horizon_ms} ms back), the model needs "
+                f"{self._view[0]}, {self._view[1]} ms back; start the job without a "
+                "savepoint, or with a model for the same columns and no longer windows"
+            )
+            raise StateError(msg)

@@ -2,83 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor
 
 #: Rows of many frames that are put into one entry together.
-CHUNK_ROWS = 512
+CHUNK_ROWS = 4096
+#: Rows that a log may hold beyond twice those that are needed.
+SPARE_ROWS = 16_384
 
-#: Rows as columns of equal length.
-Columns = dict[str, list[Any]]
+Rows = NDArray[np.int64]
 
 
 @dataclass(slots=True)
-class _Tail:
-    """The entries of a shard behind its last chunk, which become the next one."""
+class _Log:
+    """What is known of the log of a shard without reading it.
+
+    Attributes:
+        next_key: of the next entry.
+        rows: in all entries.
+        needed: how many of them were needed when it was written anew.
+        tail: keys and bytes of the entries behind the last chunk.
+        tail_rows: rows in those.
+    """
 
     next_key: int = 0
-    keys: list[int] = field(default_factory=list)
-    columns: Columns = field(default_factory=dict)
-    chunks: int = 0
+    rows: int = 0
+    needed: int = 0
+    tail: list[tuple[int, bytes]] = field(default_factory=list)
+    tail_rows: int = 0
 
 
 class SeenRows:
-    """A log of rows for each shard, in Flink state; of the shard that is in use.
+    """A log of packed rows for each shard, in Flink state; of the shard in use.
 
     A frame appends one entry. Many small entries are put into one of `CHUNK_ROWS` rows
-    now and then, which costs the same however long the log is.
+    now and then, which costs the same however long the log is. A log that holds more
+    than twice what is needed is written anew by whoever knows what that is.
+
+    Args:
+        context: where the state is.
+        width: words of a row.
     """
 
-    def __init__(self, context: RuntimeContext) -> None:
+    def __init__(self, context: RuntimeContext, width: int) -> None:
         entries = MapStateDescriptor("seen", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
         self._entries = context.get_map_state(entries)
-        self._tails: dict[int, _Tail] = {}
+        self._width = width
+        self._logs: dict[int, _Log] = {}
 
-    def restore(self, shard: int) -> Iterator[Columns]:
-        """The entries of a shard, oldest first; to be read before any is added."""
-        tail = self._tails[shard] = _Tail()
-        for key, columns in sorted(self._entries.items()):
-            yield columns
-            self._note(tail, key, columns)
+    def restore(self, shard: int) -> Iterator[Any]:
+        """The entries of a shard, oldest first; to be read before any is added.
 
-    def chunks(self, shard: int) -> int:
-        """How many chunks there are."""
-        return self._tails[shard].chunks
+        Packed rows are int64 (B, W); other entries come as they were given.
+        """
+        log = self._logs[shard] = _Log()
+        for key, entry in sorted(self._entries.items(), key=lambda item: item[0]):
+            log.next_key = key + 1
+            if not isinstance(entry, bytes):
+                yield entry
+                continue
+            rows = np.frombuffer(bytearray(entry), np.int64).reshape(-1, self._width)
+            log.rows += len(rows)
+            yield rows
+        log.needed = log.rows
 
-    def add(self, shard: int, columns: Columns) -> None:
-        """Append rows."""
-        tail = self._tails[shard]
-        key = tail.next_key
-        self._entries.put(key, columns)
-        chunks = tail.chunks
-        keys, merged = [*tail.keys, key], tail.columns
-        self._note(tail, key, columns)
-        if tail.chunks > chunks and len(keys) > 1:
-            for old in keys[1:]:
-                self._entries.remove(old)
-            self._entries.put(keys[0], merged)
+    def is_long(self, shard: int) -> bool:
+        """Whether the log may hold more than twice what is needed."""
+        log = self._logs[shard]
+        return log.rows > 2 * log.needed + SPARE_ROWS
 
-    def replace(self, shard: int, columns: Columns) -> None:
-        """Keep these rows instead of all there were."""
+    def add(self, shard: int, rows: Rows) -> None:
+        """Append packed rows (B, W)."""
+        log = self._logs[shard]
+        raw = rows.tobytes()
+        key = log.next_key
+        self._entries.put(key, raw)
+        log.next_key += 1
+        log.rows += len(rows)
+        log.tail.append((key, raw))
+        log.tail_rows += len(rows)
+        if log.tail_rows >= CHUNK_ROWS:
+            if len(log.tail) > 1:
+                for old, _ in log.tail[1:]:
+                    self._entries.remove(old)
+                whole = b"".join(raw for _, raw in log.tail)
+                self._entries.put(log.tail[0][0], whole)
+            log.tail, log.tail_rows = [], 0
+
+    def replace(self, shard: int, parts: Iterable[Any]) -> None:
+        """Keep this instead of all there was: packed rows, and other entries."""
         self._entries.clear()
-        self._tails[shard] = _Tail()
-        rows = len(next(iter(columns.values())))
-        for start in range(0, rows, CHUNK_ROWS):
-            stop = start + CHUNK_ROWS
-            self.add(shard, {n: values[start:stop] for n, values in columns.items()})
-
-    @staticmethod
-    def _note(tail: _Tail, key: int, columns: Columns) -> None:
-        """Count an entry; one that fills a chunk ends the tail, merged or not."""
-        tail.next_key = key + 1
-        tail.keys.append(key)
-        for name, values in columns.items():
-            tail.columns.setdefault(name, []).extend(values)
-        if len(next(iter(tail.columns.values()))) >= CHUNK_ROWS:
-            tail.keys, tail.columns = [], {}
-            tail.chunks += 1
+        log = self._logs[shard] = _Log()
+        for part in parts:
+            if not isinstance(part, np.ndarray):
+                self._entries.put(log.next_key, part)
+                log.next_key += 1
+                continue
+            for start in range(0, len(part), CHUNK_ROWS):
+                self.add(shard, part[start : start + CHUNK_ROWS])
+        log.needed = log.rows

@@ -1,0 +1,137 @@
+"""The labels topic read as a table: everything that was published so far, at once."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+
+from connectors.labels import label_columns
+
+logger = logging.getLogger(__name__)
+
+#: Labels as columns: case ids, label times in milliseconds, labels.
+Labels = tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.float64]]
+_ANSWER_S = 10.0
+_MOST_VALUES = 1000
+
+
+class LabelFeedError(Exception):
+    """Labels that the broker has could not be read; the message names the topic."""
+
+
+class LabelFeed:
+    """Reads every label from the beginning of the topic, without a group.
+
+    `fresh` gives all labels up to the ends that the partitions have when it is asked.
+    So an event that is answered after that has met every label published before it,
+    at whatever speed topics are read. The broker is asked only for events created
+    after it was asked last: of a backlog, once.
+
+    Args:
+        bootstrap: HOST:PORT of the broker.
+        topic: full name of the topic.
+        now_ms: the clock that events are stamped by.
+    """
+
+    def __init__(
+        self, bootstrap: str, topic: str, *, now_ms: Callable[[], int]
+    ) -> None:
+        self._topic = topic
+        self._now_ms = now_ms
+        self._asked_ms = -1
+        self._bad = 0
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"labels-{uuid.uuid4().hex}",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 100,
+                "isolation.level": "read_committed",
+            }
+        )
+        found = self._consumer.list_topics(topic, timeout=_ANSWER_S).topics[topic]
+        if found.error is not None:
+            msg = f"read topic {topic}: {found.error}; create it with: sluice up"
+            raise LabelFeedError(msg)
+        #: How far each partition was read.
+        self.read_to = dict.fromkeys(sorted(found.partitions), 0)
+        self._consumer.assign(
+            [TopicPartition(topic, p, OFFSET_BEGINNING) for p in self.read_to]
+        )
+
+    def fresh(self, created_ms: int) -> Labels | None:
+        """The labels not given before, in order; None when there are none.
+
+        Args:
+            created_ms: when the newest of the events in question was created; 0 when
+                that is not known.
+
+        Raises:
+            LabelFeedError: the broker did not hand over what it has.
+        """
+        if 0 < created_ms < self._asked_ms:
+            return None
+        asked_ms = self._now_ms()
+        ends = {p: self._end(p) for p in self.read_to}
+        values: list[bytes] = []
+        deadline_s = time.monotonic() + _ANSWER_S
+        while any(self.read_to[p] < end for p, end in ends.items()):
+            for message in self._consumer.consume(_MOST_VALUES, timeout=0.05):
+                deadline_s = time.monotonic() + _ANSWER_S
+                self._take(message, values)
+            if time.monotonic() > deadline_s:
+                msg = (
+                    f"read topic {self._topic}: nothing came for {_ANSWER_S:.0f} s at "
+                    f"{self.read_to}, the ends are {ends}"
+                )
+                raise LabelFeedError(msg)
+        self._asked_ms = asked_ms
+        return self._columns(values)
+
+    def _end(self, partition: int) -> int:
+        place = TopicPartition(self._topic, partition)
+        found = self._consumer.get_watermark_offsets(place, timeout=_ANSWER_S)
+        if found is None:
+            msg = f"ask for the end of {self._topic}[{partition}]: no answer"
+            raise LabelFeedError(msg)
+        low, high = found
+        if self.read_to[partition] < low:  # what was deleted is not coming
+            self.read_to[partition] = low
+        return int(high)
+
+    def _take(self, message: Any, values: list[bytes]) -> None:
+        error = message.error()
+        if error is None:
+            values.append(message.value() or b"")
+            self.read_to[message.partition()] = message.offset() + 1
+        elif error.code() == KafkaError._PARTITION_EOF:
+            # behind the last record there may be marks of transactions
+            self.read_to[message.partition()] = message.offset()
+        else:
+            msg = f"read topic {self._topic}: {error}"
+            raise LabelFeedError(msg)
+
+    def _columns(self, values: list[bytes]) -> Labels | None:
+        if not values:
+            return None
+        *columns, bad = label_columns(values)
+        if bad:
+            self._bad += bad
+            told = "%d values of %s are no labels so far and are passed over"
+            logger.warning(told, self._bad, self._topic)
+        cases, times, labels = columns
+        return cases, times, labels
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
