@@ -67,6 +67,7 @@ def stream(
     ready: bool = False,
     features: bool = False,
     prefix: str | None = None,
+    checkpoint_ms: int = 60_000,
     stall_s: float = 120.0,
     say: Say | None = None,
 ) -> Streamed:
@@ -81,6 +82,7 @@ def stream(
         ready: all of the archive lies in the topics before the jobs start.
         features: give the features that were served, too.
         prefix: of the topics; None for a new one.
+        checkpoint_ms: time between checkpoints of the jobs.
         stall_s: give up when no event found its outcome for this long.
         say: told one line per step.
 
@@ -94,6 +96,7 @@ def stream(
         model_folder=str(model_folder.resolve()),
         prefix=prefix,
         nodes=nodes,
+        checkpoint_ms=checkpoint_ms,
     )
     task = TaskSpec.from_json(verify(model_folder).task)
     send = partial(
