@@ -210,12 +210,17 @@ def task() -> dict[str, Any]:
 
 
 def read_events(modality: str, *events: dict[str, Any], frame: bool = False) -> Any:
-    """Valid rows, as the reader makes them from JSON events or from one frame."""
+    """Valid rows with their keys, from JSON events or from one frame.
+
+    Tabular events know the time of their stream, too, as those collected do.
+    """
     import pyarrow as pa
 
+    from automl.stream_clock import StreamClock
     from automl.task import TaskSpec
-    from connectors.rows import concat_rows
+    from connectors.rows import CLOCK, concat_rows
     from connectors.schemas import TIME
+    from pipelines.operators.read import keyed
 
     columns = TaskSpec.from_json(TASK).resolve(KINDS).needed_columns
     reader = EventReader(modality, columns=columns, now_ms=lambda: NOW_MS)
@@ -232,7 +237,10 @@ def read_events(modality: str, *events: dict[str, Any], frame: bool = False) -> 
         rows, letters = reader.read(value, place)
         assert letters == []
         parts.append(rows)
-    return concat_rows(parts)
+    found = keyed(concat_rows(parts))
+    if modality == "tabular":
+        found.columns[CLOCK] = StreamClock().observe(found.event_time_ms)
+    return found
 
 
 @pytest.fixture(scope="session")

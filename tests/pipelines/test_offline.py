@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from automl.features import backfill
+from automl.arrival import backfill
 from automl.task import TaskSpec
 from connectors.archive import Archive, column_kinds
 from connectors.demo import DemoWorld, demo_task
@@ -155,11 +155,40 @@ def test_features_equal_the_backfill_of_the_archive():
     assert found.features.tobytes() == np.column_stack(columns).tobytes()
 
 
+def test_a_number_out_of_the_limits_of_the_task_is_dead(spec, archive, monkeypatch):
+    limits = {"amount": (0.0, 4.0)}
+    monkeypatch.setattr(TaskSpec, "number_limits", lambda self: limits)
+    found = join(spec, archive, {})
+    assert found.event_id == ["1"]
+    reasons = {x.event_id: (x.kind, x.reason) for x in found.dead}
+    assert reasons["2"] == ("limits", "amount: 5 is over the limit of 4")
+
+
+def test_features_of_labels_count_the_labels_of_the_archive(archive):
+    visits = {"entity": "customer", "window": "1h"}
+    spec = TaskSpec.from_json(
+        {
+            "name": "t",
+            "entities": {"customer": "customer"},
+            "features": [
+                {"name": "fraud", **visits, "agg": "sum"}
+                | {"column": "label", "delay": "1s"}
+            ],
+        }
+    ).resolve({"customer": "string"})
+    labels = {"case_id": ["a"], "label_time": times(500), "label": [1]}
+    archive.labels = pa.table(labels).cast(LABELS)
+    # case a is of the first second, and its label known before c is paid
+    assert join(spec, archive, {}).features[:, 0].tolist() == [0.0, 1.0, 1.0]
+    archive.labels = None
+    assert join(spec, archive, {}).features[:, 0].tolist() == [0.0, 0.0, 0.0]
+
+
 def test_rows_of_several_frames_come_back_as_one():
     table = DemoWorld(seed=9).past(60, AT_MS).tables["text"]
     rows, dead = read_rows(table, "text", {})
     assert dead == []
-    assert rows.event_id == table["event_id"].to_pylist()
+    assert rows.event_id.to_pylist() == table["event_id"].to_pylist()
     assert read_rows(table.slice(0, 0), "text", {}) == (None, [])
 
 

@@ -3,14 +3,18 @@ import io
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from automl.keys import key_of
 from connectors.feature_rows import VALUES
+from connectors.origins import Origins
 from connectors.records import Place
-from connectors.rows import EventRows, Origins
+from connectors.rows import EventRows
 from encoders import load_encoders
 from pipelines.operators.encode import EncodeMedia, VectorCache
+from pipelines.operators.read import keyed
 from pipelines.operators.shards import shard_of
 
 AT_MS = 1_760_000_000_000
@@ -80,7 +84,7 @@ def test_a_full_batch_leaves_at_once(runtime, operator, event, tables):
     out = runtime.give(operator, 0, parts[3])
     assert operator.calls == [4]
     found = vectors(out, tables)
-    assert list(found) == [part.event_id[0] for part in parts]
+    assert list(found) == [part.event_id[0].as_py() for part in parts]
     assert np.allclose(np.linalg.norm(list(found.values()), axis=1), 1)
 
 
@@ -149,7 +153,7 @@ def test_vectors_are_those_of_the_encoder_with_its_fingerprint(
     assert (row["modality"], row["case_id"]) == ("image", "case-9")
     assert (row["event_time"].timestamp() * 1000, row["created_ms"]) == (AT_MS, 5)
     assert found["run.vectors"] == [row]
-    assert {key for _, key, _ in out} == {str(shard_of("case-9", 4)).encode()}
+    assert {key for _, key, _ in out} == {str(shard_of(key_of("case-9"), 4)).encode()}
 
 
 def test_one_bad_payload_is_one_dead_letter_and_the_rest_are_encoded(
@@ -160,7 +164,7 @@ def test_one_bad_payload_is_one_dead_letter_and_the_rest_are_encoded(
     parts += [event(broken, "image"), event(pictures[2], "image")]
     out = [x for part in parts for x in runtime.give(operator, 0, part)]
     found = tables(out)
-    ids = [part.event_id[0] for part in parts]
+    ids = [part.event_id[0].as_py() for part in parts]
     assert [x["event_id"] for x in found["run.dead-letters"]] == ids[1:3]
     assert [x["event_id"] for x in found["run.embeddings"]] == [ids[0], ids[3]]
     letter = found["run.dead-letters"][0]
@@ -226,14 +230,14 @@ def test_features_are_encoded_to_vectors_and_to_nothing_else(
     place = Place(topic="run.features", partition=0, offset=4)
     rows = EventRows(
         modality="tabular",
-        event_id=["e1", "e2"],
-        case_id=["k1", "k2"],
+        event_id=pa.array(["e1", "e2"]),
+        case_id=pa.array(["k1", "k2"]),
         event_time_ms=np.full(2, AT_MS),
         created_ms=np.zeros(2, dtype=np.int64),
         origins=Origins.of_frame(place, np.arange(2, dtype=np.int32)),
         columns={VALUES: x},
     )
-    runtime.give(operator, 0, rows)
+    runtime.give(operator, 0, keyed(rows))
     found = tables(runtime.wait(operator, 20))
     # the score job takes no embeddings of features: it makes its own
     assert set(found) == {"run.vectors"}

@@ -1,8 +1,10 @@
 import itertools
+import pickle
 
 import numpy as np
 import pytest
 
+from automl.keys import key_of
 from pipelines.operators.parts import InOrder, Part, onward
 from pipelines.operators.shards import Shards, shard_of
 
@@ -25,16 +27,16 @@ def test_every_node_gets_a_part_on_the_way_to_an_entity(part):
     assert [node for node, _ in out] == [0, 2]
     for node, one in out:
         assert one.frame == (0, 7)
-        customers = one.rows.columns["customer"].tolist()
+        customers = one.rows.keys("customer").tolist()
         assert {shard_of(c, 4) // 2 * 2 for c in customers} == {node}
-        assert ["abcdefgh"[i] for i in one.positions] == customers
+        assert [key_of("abcdefgh"[i]) for i in one.positions] == customers
     (_, first), (_, second) = onward(Shards(4, 2), part(8, "a"), "customer")
     assert sorted([first.rows is None, second.rows is None]) == [False, True]
 
 
 def test_cases_get_rows_and_only_where_there_are_some(part):
     ((node, rows),) = onward(Shards(4, 2), part(7, "a"), "case_id")
-    assert node == shard_of(rows.case_id[0], 4) // 2 * 2
+    assert node == shard_of(key_of(rows.case_id[0].as_py()), 4) // 2 * 2
     nothing = Part((0, 8), np.arange(0), None)
     assert list(onward(Shards(4, 2), nothing, "case_id")) == []
 
@@ -54,6 +56,7 @@ def test_parts_become_the_frame_again_in_whatever_order_they_come(part):
         again = gate.add(order[3])
         assert again.positions.tolist() == [*range(8)]
         assert again.rows.event_id == whole.rows.event_id
+        assert again.rows.keys("customer").tolist() == [*map(key_of, "abcdefgh")]
 
 
 def test_a_frame_without_rows_is_told_of_too():
@@ -69,3 +72,12 @@ def test_frames_that_overlap_are_kept_apart(part):
     (_, b0), (_, b1) = onward(Shards(4, 2), part(2, "abcd"), "customer")
     assert [gate.add(one) for one in (a0, b0)] == [None, None]
     assert [gate.add(one).frame for one in (a1, b1)] == [(0, 1), (0, 2)]
+
+
+def test_a_part_travels_as_it_is(part):
+    some = part(7, "abc").take(np.array([0, 2]))
+    came = pickle.loads(pickle.dumps(some))
+    assert (came.frame, came.positions.tolist()) == ((0, 7), [0, 2])
+    assert came.rows.event_id.to_pylist() == ["e0", "e2"]
+    nothing = pickle.loads(pickle.dumps(Part((1, 2), np.arange(0), None)))
+    assert (nothing.frame, len(nothing.positions), nothing.rows) == ((1, 2), 0, None)

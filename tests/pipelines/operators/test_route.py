@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from pyflink.common import Row
 
+from automl.keys import key_of
 from connectors.codec import encode_frame
 from connectors.schemas import frame_of, vectors_schema
 from pipelines.operators.route import RouteToCases
@@ -54,12 +55,13 @@ def test_embeddings_go_to_the_node_of_their_case():
     seen = {}
     for node, rows in out:
         assert rows.modality == "embedding"
-        for i, case_id in enumerate(rows.case_id):
-            assert shard_of(case_id, 6) // 2 * 2 == node
-            seen[rows.event_id[i]] = (
+        for i, case_id in enumerate(rows.case_id.to_pylist()):
+            assert shard_of(key_of(case_id), 6) // 2 * 2 == node
+            assert rows.keys("case_id")[i] == key_of(case_id)
+            seen[rows.event_id[i].as_py()] = (
                 rows.columns["vector"][i].tolist(),
                 int(rows.event_time_ms[i]),
-                rows.columns["fingerprint"][i],
+                rows.columns["fingerprint"][i].as_py(),
             )
     assert seen == {f"e{i}": (v.tolist(), 1000 + i, "f") for i, v in enumerate(vectors)}
 
@@ -94,7 +96,8 @@ NAN = np.array([[np.nan, 1.0]], dtype=np.float32)
         ("run.embeddings", embeddings(GOOD)[:90], "CodecError: damaged frame"),
         ("run.embeddings", embeddings(NAN), "missing or non-finite"),
         ("run.embeddings", embeddings(GOOD, created_ms=[None]), "ArrowInvalid"),
-        ("run.embeddings", embeddings(GOOD, case_id=[None]), "AttributeError"),
+        ("run.embeddings", embeddings(GOOD, case_id=[None]), "1 of its texts are"),
+        ("run.embeddings", embeddings(GOOD, modality=[None]), "column 'modality'"),
         ("run.embeddings", other("vector", ["text"]), "AttributeError"),
         ("run.embeddings", other("event_time", [[1]]), "ArrowNotImplementedError"),
         ("run.embeddings", other("vector", [None]), "Error"),
