@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ from pipelines.scorer import Scored
 #: What moved the score of a row, for the rows that are alerts.
 Reasons = Mapping[int, list[dict[str, Any]]]
 
-_MODALITIES = pa.array(MODALITIES, pa.string())
+_COLUMNS = DECISIONS.names
+#: Rows for which a column of one value is made once.
+_BLOCK_ROWS = 4096
 
 
 def decision_batch(
@@ -41,30 +44,23 @@ def decision_batch(
 ) -> pa.RecordBatch:
     """The decisions, one row each, in the schema `DECISIONS`."""
     rows = len(given)
-    told = ["[]"] * rows
-    for row, why in reasons.items():
-        told[row] = json.dumps(why)
-    # the columns of a batch are contiguous: Arrow takes them as they are
-    gates = np.ascontiguousarray(scored.gates.T).round(4)
     columns = {
         "decision_id": decision_ids(str(manifest.task["name"]), given.case_id),
         "case_id": given.case_id,
         "revision": pa.array(given.revision),
         "event_id": given.event_id,
-        "modality": _MODALITIES.take(pa.array(given.modality)),
         "score": pa.array(scored.score),
         "alert": pa.array(scored.alert),
-        "threshold": pa.repeat(pa.scalar(manifest.threshold, pa.float64()), rows),
-        "model_name": pa.repeat(manifest.name, rows),
-        "model_version": pa.repeat(pa.scalar(manifest.version, pa.int32()), rows),
-        "modalities": _names(given.mask),
-        **{f"gate_{m}": pa.array(gates[i]) for i, m in enumerate(MODALITIES)},
-        "reasons": pa.array(told, pa.string()),
+        "threshold": _repeated(manifest.threshold, pa.float64(), rows),
+        "model_name": _repeated(manifest.name, pa.string(), rows),
+        "model_version": _repeated(manifest.version, pa.int32(), rows),
+        **(_alone(rows) if given.vectors is None else _together(given, scored)),
+        "reasons": _told(reasons, rows),
         "event_time": pa.array(given.event_time_ms).view(TIME),
         "created_ms": pa.array(given.created_ms),
-        "decided_at": pa.repeat(pa.scalar(decided_ms, pa.int64()), rows).view(TIME),
+        "decided_at": pa.array(np.full(rows, decided_ms)).view(TIME),
     }
-    arrays = [columns[name] for name in DECISIONS.names]
+    arrays = [columns[name] for name in _COLUMNS]
     return pa.RecordBatch.from_arrays(arrays, schema=DECISIONS)
 
 
@@ -88,8 +84,8 @@ def decision_frames(
     """
     batch = decision_batch(manifest, given, scored, reasons, decided_ms)
     yield "decisions", "", encode_frame(batch)
-    tabular = given.modality == TABULAR
-    if tabular.any():
+    tabular = np.flatnonzero(given.modality == TABULAR)
+    if len(tabular):
         yield "features", "", _features(manifest, batch, given, tabular)
     fused = np.flatnonzero(scored.fused.any(axis=1)).tolist()
     if fused:
@@ -101,26 +97,66 @@ def decision_frames(
         yield "alerts", key, value
 
 
-def _names(mask: NDArray[np.bool_]) -> pa.ListArray:
-    """The names of the modalities that are there, one list a row."""
-    _, there = np.nonzero(mask)
-    offsets = np.zeros(len(mask) + 1, dtype=np.int32)
-    np.cumsum(mask.sum(axis=1), out=offsets[1:])
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), _MODALITIES.take(pa.array(there))
-    )
+@cache
+def _block(value: Any, kind: pa.DataType) -> pa.Array:
+    return pa.array([value] * _BLOCK_ROWS, kind)
+
+
+def _repeated(value: Any, kind: pa.DataType, rows: int) -> pa.Array:
+    """The same value in every row: for all but the largest batches, made once."""
+    if rows > _BLOCK_ROWS:
+        return pa.array([value] * rows, kind)
+    return _block(value, kind).slice(0, rows)
+
+
+def _told(reasons: Reasons, rows: int) -> pa.StringArray:
+    if not reasons:
+        return _repeated("[]", pa.string(), rows)
+    told = ["[]"] * rows
+    for row, why in reasons.items():
+        told[row] = json.dumps(why)
+    return pa.array(told, pa.string())
+
+
+def _alone(rows: int) -> dict[str, pa.Array]:
+    """What is said of modalities where tabular events are all there is."""
+    name = MODALITIES[TABULAR]
+    gates = {
+        f"gate_{m}": _repeated(float(m == name), pa.float32(), rows) for m in MODALITIES
+    }
+    return {
+        "modality": _repeated(name, pa.string(), rows),
+        "modalities": _repeated((name,), pa.list_(pa.string()), rows),
+        **gates,
+    }
+
+
+def _together(given: Undecided, scored: Scored) -> dict[str, pa.Array]:
+    """What is said of modalities where cases have several."""
+    names = pa.array(MODALITIES, pa.string())
+    _, there = np.nonzero(given.mask)
+    offsets = np.zeros(len(given) + 1, dtype=np.int32)
+    np.cumsum(given.mask.sum(axis=1), out=offsets[1:])
+    gates = np.ascontiguousarray(scored.gates.T).round(4)
+    return {
+        "modality": names.take(pa.array(given.modality)),
+        "modalities": pa.ListArray.from_arrays(
+            pa.array(offsets), names.take(pa.array(there))
+        ),
+        **{f"gate_{m}": pa.array(gates[i]) for i, m in enumerate(MODALITIES)},
+    }
 
 
 def _features(
     manifest: Manifest,
     batch: pa.RecordBatch,
     given: Undecided,
-    tabular: NDArray[np.bool_],
+    tabular: NDArray[np.intp],
 ) -> bytes:
     schema = features_schema(manifest.features)
     x, offsets, rows = given.x, given.source_offset, given.source_row
-    if not tabular.all():
-        batch = batch.filter(pa.array(tabular))
+    if len(tabular) < len(given):
+        batch = batch.take(pa.array(tabular))
         x, offsets, rows = x[tabular], offsets[tabular], rows[tabular]
     flat = pa.array(np.ascontiguousarray(x).reshape(-1))
     columns = {
