@@ -19,6 +19,8 @@ from pipelines.stack import Stack
 
 JOBS = ("encode", "score")
 SUBMIT_TIMEOUT_S = 120
+#: What a client prints once it waits for its settings.
+READY = "ready for settings"
 ENDED = ("FINISHED", "CANCELED", "FAILED")
 _SUBMITTED = re.compile(r"^submitted (\w+) ([0-9a-f]{32})$", re.MULTILINE)
 
@@ -77,13 +79,29 @@ class Client:
         self._process.kill()
         self._process.wait()
 
+    def await_ready(self, timeout_s: float = SUBMIT_TIMEOUT_S) -> None:
+        """Wait until settings would be taken at once, or the client has ended."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if READY in self._log.read_text(errors="replace"):
+                return
+            time.sleep(0.1)
+
     def submit(self, config: JobConfig) -> dict[str, str]:
         """Submit the jobs and wait until they run; gives name to job id.
 
         Raises:
             JobError: the client failed, or a job does not run; the message says why.
         """
+        self.start(config)
+        return self.await_started(config)
+
+    def start(self, config: JobConfig) -> None:
+        """Let the client submit the jobs; `await_started` says what came of it."""
         write_whole(self._settings, config.to_json())
+
+    def await_started(self, config: JobConfig) -> dict[str, str]:
+        """What `submit` gives, of jobs that were given to `start`."""
         try:
             failed = self._process.wait(SUBMIT_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:

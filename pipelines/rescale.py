@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from pipelines.jobs import JobError
 from pipelines.keeper import write_whole
 from pipelines.stack import Stack
 
+#: The job that lets new TaskManagers import, and how long it may hold the move up.
+WARM_UP, WARM_UP_S = "warm-up", 60.0
 #: Told one line per step.
 Say = Callable[[str], None]
 
@@ -77,17 +80,13 @@ def rescale(
     moving = sum(config.nodes for _, config in running.values())
     others = local.nodes - jobs.free_slots(local) - moving
     needed = max(1, others + nodes * len(wanted))
-    if needed > local.nodes:
+    added = max(0, needed - local.nodes)
+    if added:
         local = stack.scale(local, needed, say=say)
     problems: list[str] = []
     moved: list[Moved] = []
-    with ExitStack() as clients:
-        ready = {
-            name: clients.enter_context(
-                jobs.Client(local, [_kind(name, config)], prefix=config.prefix)
-            )
-            for name, config in wanted.items()
-        }
+    with ExitStack() as opened:
+        clients = _clients(local, wanted, added, opened)
         for name, (job_id, _) in running.items():
             try:
                 savepoint = jobs.stop_with_savepoint(local, job_id)
@@ -101,8 +100,10 @@ def rescale(
         if needed < local.nodes:
             local = _without_free(local, needed, say)
         for name, config in wanted.items():
+            clients[name].start(config)
+        for name, config in wanted.items():
             try:
-                (new_id,) = ready[name].submit(config).values()
+                (new_id,) = clients[name].await_started(config).values()
             except JobError as error:
                 problems.append(_not_started(local, name, config, error))
                 continue
@@ -130,6 +131,34 @@ def _running(local: Stack, prefix: str | None) -> dict[str, tuple[str, JobConfig
         if prefix in (None, config.prefix):
             found[name] = (job_id, config)
     return found
+
+
+def _clients(
+    local: Stack, wanted: Mapping[str, JobConfig], added: int, opened: ExitStack
+) -> dict[str, jobs.Client]:
+    """One client for each job, ready to submit; new nodes have their imports done.
+
+    So the jobs stand still no longer than their state takes.
+    """
+    clients: dict[str, jobs.Client] = {}
+    for name, config in wanted.items():
+        warm_nodes = 0 if clients else added
+        clients[name] = opened.enter_context(
+            jobs.Client(
+                local,
+                [_kind(name, config)],
+                prefix=config.prefix,
+                warm_nodes=warm_nodes,
+            )
+        )
+    for client in clients.values():
+        client.await_ready()
+    deadline = time.monotonic() + WARM_UP_S
+    while added and WARM_UP in jobs.running_jobs(local):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    return clients
 
 
 def _kind(name: str, config: JobConfig) -> str:

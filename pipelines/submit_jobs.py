@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipelines import encode_job, score_job, warm_up
 from pipelines.config import JobConfig
+from pipelines.jobs import READY
 
 BUILD = {"encode": encode_job.build, "score": score_job.build}
 
@@ -34,6 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.warm_nodes:
         warm_up.submit(args.warm_nodes)
+    print(READY, flush=True)
     await_file(args.config)
     config = JobConfig.read(args.config)
     for name in args.jobs:

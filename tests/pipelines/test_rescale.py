@@ -29,6 +29,7 @@ class Cluster:
         self.config = JobConfig(bootstrap="b:1", model_folder=str(tmp_path), shards=4)
         self.running = {"encode": self.config, "score": self.config}
         self.did = []
+        self.warmed = 0
         self.refuses_stop, self.refuses_start = set(), set()
 
     def settings_of(self, local, job_id):
@@ -46,8 +47,9 @@ class Cluster:
         self.did.append(f"stop {name}")
         return f"file:/s/{name}"
 
-    def client(self, local, names, *, prefix):
+    def client(self, local, names, *, prefix, warm_nodes):
         (name,) = names
+        self.warmed += warm_nodes
         cluster = self
 
         class Client:
@@ -57,7 +59,13 @@ class Cluster:
             def __exit__(self, *error):
                 pass
 
-            def submit(self, config):
+            def await_ready(self):
+                cluster.did.append(f"ready {prefix}{name}")
+
+            def start(self, config):
+                cluster.did.append(f"give {prefix}{name}")
+
+            def await_started(self, config):
                 if name in cluster.refuses_start:
                     msg = "state is of another version"
                     raise JobError(msg)
@@ -92,10 +100,15 @@ def cluster(tmp_path, monkeypatch):
 
 def test_nodes_are_added_before_and_each_job_goes_on_from_its_savepoint(cluster):
     moved = rescale(cluster.local, 2)
+    assert cluster.warmed == 2
     assert cluster.did == [
         "nodes 4",
+        "ready encode",
+        "ready score",
         "stop encode",
         "stop score",
+        "give encode",
+        "give score",
         "start encode file:/s/encode",
         "start score file:/s/score",
     ]
@@ -114,7 +127,8 @@ def test_nodes_that_nobody_needs_end_while_the_jobs_are_stopped(cluster):
         for name, config in cluster.running.items()
     }
     rescale(cluster.local, 1)
-    assert cluster.did[:3] == ["stop encode", "stop score", "nodes 2"]
+    assert cluster.did[2:6] == ["stop encode", "stop score", "nodes 2", "give encode"]
+    assert cluster.warmed == 0
 
 
 def test_a_node_that_works_for_another_job_is_kept(cluster, monkeypatch):
@@ -132,7 +146,9 @@ def test_only_jobs_of_one_run_are_moved(cluster):
     assert [one.name for one in moved] == ["run.score"]
     assert cluster.did == [
         "nodes 4",
+        "ready run.score",
         "stop run.score",
+        "give run.score",
         "start run.score file:/s/run.score",
     ]
 
