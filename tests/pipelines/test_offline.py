@@ -177,11 +177,11 @@ def test_features_of_labels_count_the_labels_of_the_archive(archive):
         }
     ).resolve({"customer": "string"})
     labels = {"case_id": ["a"], "label_time": times(500), "label": [1]}
-    archive.labels = pa.table(labels).cast(LABELS)
-    # case a is of the first second, and its label known before c is paid
-    assert join(spec, archive, {}).features[:, 0].tolist() == [0.0, 1.0, 1.0]
-    archive.labels = None
-    assert join(spec, archive, {}).features[:, 0].tolist() == [0.0, 0.0, 0.0]
+    known = Archive(tables=archive.tables, labels=pa.table(labels).cast(LABELS))
+    # case a is a second old when b is paid, and its label half a second
+    assert join(spec, known, {}).features[:, 0].tolist() == [0.0, 1.0, 1.0]
+    unknown = Archive(tables=archive.tables, labels=None)
+    assert join(spec, unknown, {}).features[:, 0].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_rows_of_several_frames_come_back_as_one():
