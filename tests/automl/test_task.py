@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ from automl.task import (
     Where,
     WindowFeature,
 )
-from automl.task_checks import KINDS
-from automl.task_features import AGGREGATIONS, format_duration, parse_duration
+from automl.task_fields import DAY_MS, format_duration, parse_duration
 
-SCHEMA = Path(__file__).parents[2] / "automl" / "task.schema.json"
 COLUMNS = {
     "event_id": "string",
     "case_id": "string",
@@ -105,7 +102,7 @@ def test_every_key_of_the_file_lands_in_its_field() -> None:
     [("7d", 604_800_000), ("12h", 43_200_000), ("5m", 300_000), ("30s", 30_000)],
 )
 def test_durations_read_and_write(text: str, duration_ms: int) -> None:
-    assert parse_duration("window", text) == duration_ms
+    assert parse_duration("window", text, most_ms=7 * DAY_MS) == duration_ms
     assert format_duration(duration_ms) == text
 
 
@@ -204,10 +201,32 @@ def test_names_and_columns_ask_for_resolve_first() -> None:
         (task(features=["amount>5"]), "features[0]", "compare hour or weekday"),
         (task(features=["hour", "hour"]), "features[1].name", "used twice"),
         (task(features=["event_id"]), "features[0].name", "rename it"),
+        (with_feature(name="label"), "features[0].name", "rename it"),
+        (task(features=["label"]), "features[0]", "is the answer, not a feature"),
+        (with_feature(agg="age"), "features[0].column", "remove 'column'"),
+        (
+            with_feature(agg="distinct", column="label"),
+            "features[0].agg",
+            "use count, sum",
+        ),
+        (with_feature(where="label==1"), "features[0].where", "compare another column"),
+        (
+            with_feature(column="label", where="label==1"),
+            "features[0].where",
+            "compare another column",
+        ),
         (with_feature(windows="7d"), "features[0].windows", "mean 'window'?"),
         (with_feature(window="7 days"), "features[0].window", "'7 days'"),
-        (with_feature(window="0d"), "features[0].window", "1s to 3650d"),
-        (with_feature(window="99999d"), "features[0].window", "1s to 3650d"),
+        (with_feature(window="0d"), "features[0].window", "1s to 30d, got '0d'"),
+        (with_feature(window="31d"), "features[0].window", "1s to 30d, got '31d'"),
+        (with_feature(window="2592001s"), "features[0].window", "choose a duration"),
+        (with_feature(delay="721h"), "features[0].delay", "0s to 30d, got '721h'"),
+        (with_feature(delay=7), "features[0].delay", "expected a duration such as"),
+        (
+            task(features=["hour", {**MEAN, "window": "0s"}]),
+            "features[1].window",
+            "1s to 30d",
+        ),
         (with_feature(window=7), "features[0].window", "got 7"),
         (with_feature(window=...), "features[0].window", "add 'window'"),
         (with_feature(agg="avg"), "features[0].agg", "'avg'"),
@@ -217,16 +236,20 @@ def test_names_and_columns_ask_for_resolve_first() -> None:
         (with_feature(delay="-1d"), "features[0].delay", "whole number"),
         (with_feature(where="amount"), "features[0].where", "one comparison"),
         (with_feature(where="amount=1"), "features[0].where", "one comparison"),
+        (with_feature(where="amount>1e400"), "features[0].where", "one comparison"),
+        (with_feature(where="amount>" + "9" * 5000), "features[0].where", "comparison"),
         (with_feature(where="channel==web"), "features[0].where", "quoted text"),
         (with_feature(where="channel<'web'"), "features[0].where", "use == or !="),
         (task(modalities={"video": {}}), "modalities.video", "known: text, image"),
         (task(modalities={"text": 1}), "modalities.text", "expected an object"),
         (task(label={"dely": "7d"}), "label.dely", "did you mean 'delay'?"),
         (task(label={"delay": "soon"}), "label.delay", "'soon'"),
+        (task(label={"delay": "3651d"}), "label.delay", "0s to 3650d"),
         (task(search={"budget_s": 0}), "search.budget_s", "above 0"),
         (task(search={"max_trials": 1.5}), "search.max_trials", "whole number"),
         (task(alerts_per_day=True), "alerts_per_day", "got True"),
         (task(latency_budget_ms=float("nan")), "latency_budget_ms", "above 0"),
+        (task(alerts_per_day=10**400), "alerts_per_day", "above 0"),
         (task(columns={"card": "text"}), "columns.card", "unknown kind 'text'"),
     ],
 )
@@ -256,6 +279,32 @@ def test_a_wrong_file_is_refused_naming_the_field_and_the_fix(
         (task(features=["amnt"]), "features[0]", "did you mean 'amount'?"),
         (task(features=["channel"]), "features[0]", "is of kind string"),
         (task(features=["card"]), "features[0]", "is of kind id"),
+        (task(entities={"card": "label"}), "entities.card", "'label' is reserved"),
+        (
+            with_feature(entity="cart", column="label"),
+            "features[0].entity",
+            "did you mean 'card'?",
+        ),
+        (
+            task(features=["amount"], limits={"amuont": {}}),
+            "limits.amuont",
+            "did you mean 'amount'?",
+        ),
+        (
+            task(features=["amount"], limits={"channel": {}}),
+            "limits.channel",
+            "a limit needs number",
+        ),
+        (
+            task(features=["amount"], limits={"shop_id": {}}),
+            "limits.shop_id",
+            "no feature reads column 'shop_id'",
+        ),
+        (
+            task(features=["amount"], limits={"label": {}}),
+            "limits.label",
+            "unknown column 'label'",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_the_columns_is_refused(
@@ -268,39 +317,7 @@ def test_a_file_that_does_not_fit_the_columns_is_refused(
     assert says in str(refused.value)
 
 
-@pytest.mark.parametrize("keys", [{"column": "label"}, {"delay": "7d"}])
-def test_label_features_are_read_but_refused_for_now(keys: dict[str, str]) -> None:
-    spec = TaskSpec.from_json(with_feature(**keys))
-    with pytest.raises(TaskError, match="label features are not available yet") as no:
-        spec.resolve(COLUMNS)
-    assert "remove feature 'mean_7d'" in str(no.value)
-
-
 def test_a_calendar_feature_that_is_also_a_column_is_refused() -> None:
     spec = TaskSpec.from_json(task(features=["hour"]))
     with pytest.raises(TaskError, match="both a column and a calendar feature"):
         spec.resolve({**COLUMNS, "hour": "number"})
-
-
-def test_the_schema_knows_the_same_keys_and_words_as_the_reader() -> None:
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    keys = schema["properties"]
-    window = schema["$defs"]["window_feature"]
-    spec = TaskSpec.from_json(with_feature(where="amount>1", delay="1d"))
-    assert set(keys) == {f.name for f in fields(TaskSpec)}
-    assert set(keys["modalities"]["properties"]) == set(spec.modalities)
-    assert set(keys["label"]["properties"]) == set(spec.to_dict()["label"])
-    assert set(keys["search"]["properties"]) == {f.name for f in fields(SearchSpec)}
-    assert set(window["properties"]) == set(spec.to_dict()["features"][0])
-    assert set(window["properties"]["agg"]["enum"]) == set(AGGREGATIONS)
-    assert set(keys["columns"]["additionalProperties"]["enum"]) == set(KINDS)
-
-
-def test_the_schema_states_the_defaults_of_the_reader() -> None:
-    keys = json.loads(SCHEMA.read_text(encoding="utf-8"))["properties"]
-    stated = {name: key["default"] for name, key in keys.items() if "default" in key}
-    for name in ("label", "search"):
-        inner = keys[name]["properties"]
-        stated[name] = {key: value["default"] for key, value in inner.items()}
-    spec = TaskSpec.from_json({"name": "cards"})
-    assert {"name": "cards", **stated} == {**spec.to_dict(), "columns": {}}
