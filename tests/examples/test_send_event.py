@@ -64,7 +64,7 @@ def test_its_event_is_accepted_by_the_demos_score_job(sent):
     place = Place(topic="events.tabular", partition=0, offset=0)
     rows, letters = reader.read(found.value, place)
     assert letters == []
-    assert rows.case_id == ["example-case-1"]
+    assert rows.case_id.to_pylist() == ["example-case-1"]
     assert abs(json.loads(found.value)["event_time_ms"] - time.time() * 1000) < 10_000
 
 
