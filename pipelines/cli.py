@@ -26,12 +26,14 @@ COMMANDS: dict[str, str] = {
         "replay",
         "stream",
         "features",
+        "skew",
         "train",
         "score",
         "evaluate",
         "models",
         "query",
         "dead-letters",
+        "bench",
     )
 }
 

@@ -27,6 +27,7 @@ from automl.candidates import TreeCandidate
 from automl.evaluate import Verdict, compare, threshold_for_alerts_per_day
 from automl.manifest import MANIFEST_FILE
 from automl.registry import ModelVersion, Registry
+from automl.task import TaskSpec
 from connectors.codec import CodecError, decode_frame
 from connectors.kafka import Producer, Reader, Value
 from connectors.labels import read_labels
@@ -34,6 +35,8 @@ from connectors.schemas import dead_letters_frame, rows_of_list
 from pipelines.fitted_rows import FittedRows
 from pipelines.publish import publish
 from pipelines.scorer import TREE_FILE
+from pipelines.stream_span import TOPICS as SPAN_TOPICS
+from pipelines.stream_span import StreamSpan
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,9 @@ class RetrainConfig:
         first_labels: labelled cases from the stream before the first challenger.
         every_labels: further labelled cases between two challengers.
         judge_share: part of the stream's labelled cases, the latest, that judges.
+        skew_rows: newest events whose served features are compared with the backfill
+            before a version is published.
+        skew_limit: share of those that may differ; one unexplained value is too much.
         seed: of the trees.
     """
 
@@ -63,6 +69,8 @@ class RetrainConfig:
     first_labels: int = 600
     every_labels: int = 200
     judge_share: float = 0.4
+    skew_rows: int = 50_000
+    skew_limit: float = 0.01
     seed: int = 0
 
 
@@ -187,10 +195,38 @@ class Retrainer:
             )
 
 
+def served_as_trained(span: StreamSpan, version: ModelVersion, limit: float) -> bool:
+    """Whether the features served lately are those of the backfill; says why not.
+
+    A model learns from served features: where they are wrong, so is the model.
+    """
+    spec = TaskSpec.from_json(version.manifest.task)
+    found = span.skew(spec)
+    name = f"{version.name} v{version.version}"
+    if found is None or not found.rows:
+        logger.warning("publish %s: no served row could be checked for skew", name)
+        return True
+    if found.passes(limit):
+        logger.info("skew check of %s: %s", name, found)
+        return True
+    logger.error(
+        "%s is not published: %s (limit %.4f%% and no bug; by feature: %s); look with: "
+        "sluice skew --topics",
+        name,
+        found,
+        100 * limit,
+        found.by_feature,
+    )
+    return False
+
+
 def run(config: RetrainConfig, stop: threading.Event) -> None:
     """Follow the topics from their beginning until `stop` is set."""
     retrainer = Retrainer(config)
-    topics = [config.prefix + t for t in ("features", "labels", "decisions")]
+    span = StreamSpan(most_rows=config.skew_rows)
+    learnt_from = ("features", "labels", "decisions")
+    others = [name for name in SPAN_TOPICS if name not in learnt_from]
+    topics = [config.prefix + name for name in (*learnt_from, *others)]
     registry = Registry(config.registry)
     with (
         Reader(config.bootstrap, topics) as reader,
@@ -198,11 +234,17 @@ def run(config: RetrainConfig, stop: threading.Event) -> None:
     ):
         while not stop.is_set():
             for value in reader.poll(timeout_ms=500):
+                topic = value.place.topic.removeprefix(config.prefix)
+                span.take(topic, value)
+                if topic in others:
+                    continue
                 for frame in retrainer.take(value):
                     topic = f"{config.prefix}dead-letters"
                     producer.send(topic, frame, key="labels")
             version, verdict = retrainer.try_challenger()
-            if version is not None and verdict is not None:
+            if version is None or verdict is None:
+                continue
+            if served_as_trained(span, version, config.skew_limit):
                 publish(registry, version, config.bootstrap, prefix=config.prefix)
                 logger.info(
                     "published %s v%d: %s",
@@ -233,6 +275,8 @@ def _config_from(argv: Sequence[str] | None) -> RetrainConfig:
     parser.add_argument("--prefix", default="")
     parser.add_argument("--first-labels", type=int, default=600)
     parser.add_argument("--every-labels", type=int, default=200)
+    parser.add_argument("--skew-rows", type=int, default=50_000)
+    parser.add_argument("--skew-limit", type=float, default=0.01)
     found: dict[str, Any] = vars(parser.parse_args(argv))
     return RetrainConfig(**found)
 

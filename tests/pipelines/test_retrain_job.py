@@ -1,29 +1,36 @@
+import dataclasses
 import json
 import shutil
 import threading
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from automl.candidates import TreeCandidate
 from automl.registry import Registry, verify
-from connectors.codec import decode_frame
+from automl.task import TaskSpec
+from connectors.codec import decode_frame, encode_frame
 from connectors.kafka import Value
 from connectors.labels import Label, labels_frame
 from connectors.records import MODALITIES, Place
-from connectors.schemas import DECISIONS, features_schema, frame_of
+from connectors.schemas import DECISIONS, TIME, features_schema, frame_of
 from pipelines import retrain_job as module
 from pipelines.fitted_rows import FittedRows
 from pipelines.retrain_job import RetrainConfig, Retrainer
 from pipelines.scorer import TREE_FILE
 
 FEATURES = ("amount", "age")
+TASK = TaskSpec.from_json({"name": "tiny", "features": list(FEATURES)}).resolve(
+    dict.fromkeys(FEATURES, "number")
+)
 FINGERPRINTS = {"text": "0123456789abcdef", "fused": "f" * 16}
 CASES = 300
+START_MS = 1_760_000_000_000
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory, task):
+def first(tmp_path_factory):
     """A registry whose champion says: an amount above 50 is fraud."""
     x = np.random.default_rng(0).uniform(0, 100, (200, 2))
     y = (x[:, 0] > 50).astype(np.int64)
@@ -37,7 +44,7 @@ def first(tmp_path_factory, task):
         "tiny",
         stage,
         parent=None,
-        task={**task, "alerts_per_day": 20.0},
+        task={**TASK.to_dict(), "alerts_per_day": 20.0},
         features=FEATURES,
         width=8,
         modalities=MODALITIES,
@@ -74,8 +81,8 @@ def retrainer(config):
     return Retrainer(config)
 
 
-def value(topic, content):
-    place = Place(topic=f"run.{topic}", partition=0, offset=3)
+def value(topic, content, offset=3):
+    place = Place(topic=f"run.{topic}", partition=0, offset=offset)
     return Value(place=place, key=None, value=content, timestamp_ms=0)
 
 
@@ -83,7 +90,7 @@ def ids(count):
     return [f"k{i:04d}" for i in range(count)]
 
 
-def features(x, *, cases=None, start_ms=1000):
+def features(x, *, cases=None, start_ms=START_MS):
     """The frame that the score job writes for rows one minute apart."""
     cases = cases or ids(len(x))
     times = start_ms + 60_000 * np.arange(len(x))
@@ -94,6 +101,8 @@ def features(x, *, cases=None, start_ms=1000):
         "created_ms": [0] * len(x),
         "model_name": ["tiny"] * len(x),
         "model_version": [1] * len(x),
+        "source_offset": [0] * len(x),
+        "source_row": np.arange(len(x)),
         "values": np.asarray(x, np.float64),
     }
     return value("features", frame_of(features_schema(FEATURES), columns))
@@ -129,6 +138,20 @@ def decisions(score):
     return value("decisions", frame_of(DECISIONS, columns))
 
 
+def events(x):
+    """The frame of events that `features` of the same rows were made from."""
+    times = pa.array(START_MS + 60_000 * np.arange(len(x))).cast(TIME)
+    columns = {
+        "event_id": [f"{case}.e" for case in ids(len(x))],
+        "case_id": ids(len(x)),
+        "event_time": times,
+        "amount": x[:, 0],
+        "age": x[:, 1],
+    }
+    frame = encode_frame(pa.RecordBatch.from_pydict(columns))
+    return value("events.tabular", frame, offset=0)
+
+
 @pytest.fixture(scope="module")
 def changed():
     """Cases of a world where the age decides: the champion knows nothing of it."""
@@ -145,9 +168,9 @@ def test_nothing_is_tried_before_there_are_enough_labelled_cases(retrainer, chan
 
 
 def test_cases_are_in_event_time_order_and_need_features_and_label(retrainer):
-    retrainer.take(features([[1, 2]], cases=["late"], start_ms=9000))
+    retrainer.take(features([[1, 2]], cases=["late"], start_ms=START_MS + 8000))
     retrainer.take(features([[1, 2], [3, 4]], cases=["early", "silent"]))
-    retrainer.take(features([[1, 2]], cases=["also late"], start_ms=9000))
+    retrainer.take(features([[1, 2]], cases=["also late"], start_ms=START_MS + 8000))
     for case in ("late", "early", "also late", "unseen"):
         text = json.dumps({"case_id": case, "label_time_ms": 5, "label": 1})
         assert retrainer.take(value("labels", text.encode())) == []
@@ -262,41 +285,99 @@ def test_without_a_champion_there_is_nothing_to_beat(retrainer, registry, change
     assert retrainer.try_challenger() == (None, None)
 
 
-def test_the_process_publishes_and_sets_bad_labels_aside(monkeypatch, config, changed):
+@pytest.fixture
+def ran(monkeypatch, config):
+    """Runs the process on some Kafka values; gives what was sent and published."""
+
+    def run(values, **settings):
+        stop = threading.Event()
+        sent, published = [], []
+
+        class Reading:
+            def __init__(self, bootstrap, topics):
+                assert bootstrap == "b:1"
+                assert [name.removeprefix("run.") for name in topics] == [
+                    *("features", "labels", "decisions"),
+                    *("events.tabular", "dead-letters"),
+                ]
+
+            def poll(self, timeout_ms):
+                stop.set()
+                return values
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *error):
+                pass
+
+        class Sending(Reading):
+            def __init__(self, bootstrap):
+                pass
+
+            def send(self, topic, value, *, key):
+                sent.append((topic, key))
+
+            def flush(self):
+                sent.append("flushed")
+
+        def publish(registry, version, bootstrap, *, prefix):
+            published.append((version.version, bootstrap, prefix))
+
+        monkeypatch.setattr(module, "Reader", Reading)
+        monkeypatch.setattr(module, "Producer", Sending)
+        monkeypatch.setattr(module, "publish", publish)
+        module.run(dataclasses.replace(config, **settings), stop)
+        return sent, published
+
+    return run
+
+
+def test_the_process_publishes_and_sets_bad_labels_aside(ran, changed):
     x, y = changed
-    stop = threading.Event()
-    sent, published = [], []
-
-    class Reading:
-        def __init__(self, bootstrap, topics):
-            assert (bootstrap, topics[:2]) == ("b:1", ["run.features", "run.labels"])
-
-        def poll(self, timeout_ms):
-            stop.set()
-            return [features(x), value("labels", b"{"), labels(y)]
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-    class Sending(Reading):
-        def __init__(self, bootstrap):
-            pass
-
-        def send(self, topic, value, *, key):
-            sent.append((topic, key))
-
-        def flush(self):
-            sent.append("flushed")
-
-    def publish(registry, version, bootstrap, *, prefix):
-        published.append((version.version, bootstrap, prefix))
-
-    monkeypatch.setattr(module, "Reader", Reading)
-    monkeypatch.setattr(module, "Producer", Sending)
-    monkeypatch.setattr(module, "publish", publish)
-    module.run(config, stop)
+    sent, published = ran([features(x), value("labels", b"{"), labels(y)])
     assert sent == [("run.dead-letters", "labels"), "flushed"]
     assert published == [(2, "b:1", "run.")]
+
+
+def test_a_version_is_published_when_what_was_served_is_the_backfill(
+    ran, changed, caplog
+):
+    x, y = changed
+    caplog.set_level("INFO")
+    _, published = ran([events(x), features(x), labels(y)])
+    assert published == [(2, "b:1", "run.")]
+    assert "skew check of tiny v2: 0 of 300 rows differ" in caplog.text
+
+
+def test_a_version_that_learnt_from_a_wrong_value_is_not_published(
+    ran, changed, caplog, registry
+):
+    x, y = changed
+    served = x.copy()
+    served[250, 1] += 1e-9  # not a float that the event had
+    _, published = ran([events(x), features(served), labels(y)])
+    assert published == []
+    assert registry.champion("tiny").version == 1
+    (told,) = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert "tiny v2 is not published" in told
+    assert "bug 1" in told
+    assert "{'age': 1}" in told
+
+
+def test_a_version_is_not_published_when_too_much_is_missing(ran, changed, caplog):
+    x, y = changed
+    more = np.concatenate([x, np.ones((4100, 2))])
+    rows = [i for i in range(len(more)) if i not in (9, 99, 199)]
+    values = [events(more), gappy_features(more, rows), labels(y)]
+    settings = {"first_labels": 290}
+    assert ran(values, **settings)[1] == [(2, "b:1", "run.")]  # 3 of 4400
+    caplog.clear()
+    assert ran(values, **settings, skew_limit=0.0005)[1] == []
+    assert "missing_source 3" in caplog.text
+
+
+def gappy_features(x, rows):
+    """Features of some of the rows, at their places."""
+    batch = decode_frame(features(x).value)
+    return value("features", encode_frame(batch.take(pa.array(rows))))
