@@ -69,6 +69,7 @@ def stream(
     prefix: str | None = None,
     checkpoint_ms: int = 60_000,
     stall_s: float = 120.0,
+    progress: Callable[[int], None] | None = None,
     say: Say | None = None,
 ) -> Streamed:
     """Replay an archive through jobs and topics of its own, until all is accounted for.
@@ -84,6 +85,7 @@ def stream(
         prefix: of the topics; None for a new one.
         checkpoint_ms: time between checkpoints of the jobs.
         stall_s: give up when no event found its outcome for this long.
+        progress: told the number of events sent so far, between two frames.
         say: told one line per step.
 
     Raises:
@@ -106,6 +108,7 @@ def stream(
         prefix=prefix,
         rate=rate,
         labels=bool(task.label_entities),
+        progress=progress,
     )
     create_topics(local.bootstrap, prefix=prefix)
     nodes_before = local.nodes

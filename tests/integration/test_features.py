@@ -97,12 +97,17 @@ class MidRun:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.errors: list[BaseException] = []
 
+    def hold_up(self, sent: int) -> None:
+        """Slow the replay down until it is done, so that events flow meanwhile."""
+        if sent > EVENTS / 6 and self._thread.is_alive():
+            time.sleep(0.4)
+
     def say(self, line: str) -> None:
         if line == "encode and score jobs run":
             self._thread.start()
 
     def check(self) -> None:
-        self._thread.join(60.0)
+        self._thread.join(10.0)
         assert not self._thread.is_alive()
         assert self.errors == []
 
@@ -131,6 +136,8 @@ def test_a_killed_node_changes_no_value(
         rate=RATE,
         features=True,
         checkpoint_ms=CHECKPOINT_MS,
+        stall_s=300.0,
+        progress=happens.hold_up,
         say=happens.say,
     )
     happens.check()
@@ -164,6 +171,8 @@ def test_a_rescaled_job_goes_on_with_every_value(
         features=True,
         prefix=prefix,
         checkpoint_ms=CHECKPOINT_MS,
+        stall_s=300.0,
+        progress=happens.hold_up,
         say=happens.say,
     )
     happens.check()

@@ -12,7 +12,7 @@ from pipelines import jobs as module
 from pipelines.jobs import JobError, free_nodes, stop_with_savepoint
 
 RUNNING = {"name": "score", "state": "RUNNING", "vertices": [{"status": "RUNNING"}]}
-LOCAL = SimpleNamespace(flink_url="http://f", home=Path("/home"))
+LOCAL = SimpleNamespace(flink_url="http://f", home=Path("/sluice"))
 DONE = {"id": "COMPLETED"}
 
 
@@ -58,12 +58,12 @@ def flink(monkeypatch):
 
 
 def test_a_stopped_job_leaves_a_savepoint(flink):
-    found = flink(location="file:/home/savepoints/s1")
-    assert stop_with_savepoint(LOCAL, "j") == "file:/home/savepoints/s1"
+    found = flink(location="file:/sluice/savepoints/s1")
+    assert stop_with_savepoint(LOCAL, "j") == "file:/sluice/savepoints/s1"
     ((_, _, body),) = [one for one in found.asked if one[0] == "POST"]
     assert json.loads(body) == {
         "drain": False,
-        "targetDirectory": "file:///home/savepoints",
+        "targetDirectory": "file:///sluice/savepoints",
     }
     assert found.asked[-1][1] == "/jobs/j/status"
 
@@ -77,7 +77,9 @@ def test_a_savepoint_that_failed_is_told_with_its_cause(flink):
 def test_no_savepoint_in_time_is_told(flink):
     found = flink(location="x")
     found.answers["/jobs/j/savepoints/r"] = [{"status": {"id": "IN_PROGRESS"}}]
-    with pytest.raises(JobError, match="no savepoint in file:///home/savepoints in 0"):
+    with pytest.raises(
+        JobError, match="no savepoint in file:///sluice/savepoints in 0"
+    ):
         stop_with_savepoint(LOCAL, "j", timeout_s=0.01)
 
 
