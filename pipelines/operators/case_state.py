@@ -17,7 +17,7 @@ from pyflink.datastream.state import MapStateDescriptor, StateTtlConfig
 from automl.keys import text_keys
 from pipelines.operators.assemble import TABULAR, Case, case_after
 from pipelines.operators.case_table import CaseTable
-from pipelines.operators.shards import OwnShards
+from pipelines.operators.shards import OwnShards, shard_of
 
 #: How often a shard with held media looks for those that waited too long.
 TICK_MS = 1000
@@ -67,7 +67,7 @@ class CaseState:
         features: int,
     ) -> None:
         self._own = own
-        self._shards = np.uint64(shards)
+        self._shards = shards
         self.table = CaseTable(ttl_ms=1000 * ttl_s, features=features)
         kept = StateTtlConfig.new_builder(Time.seconds(ttl_s)).build()
         log = MapStateDescriptor("first", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
@@ -104,7 +104,7 @@ class CaseState:
             return case_after(
                 case_id, event_key=known.event_key, x=known.x, alerted=known.alerted
             )
-        self._own.use(key % int(self._shards))
+        self._own.use(shard_of(key, self._shards))
         case: Case | None = self._cases.get(case_id)
         if case is None:
             _, case = self._held.get(case_id) or (0, None)
@@ -131,7 +131,7 @@ class CaseState:
             keys = np.concatenate([first[~np.isin(first, touched)], touched])
         if not len(keys):
             return
-        shard = (keys % self._shards).astype(np.int64)
+        shard = (keys % np.uint64(self._shards)).astype(np.int64)
         order = np.argsort(shard, kind="stable")
         counts = np.bincount(shard)
         bounds = [0, *np.cumsum(counts[counts > 0]).tolist()]
@@ -144,7 +144,7 @@ class CaseState:
 
     def _keep_cases(self, cases: Iterable[tuple[int, Case]], now: Now) -> None:
         for key, case in cases:
-            self._own.use(key % int(self._shards))
+            self._own.use(shard_of(key, self._shards))
             if case.held:
                 self._held.put(case.case_id, (now.clock_ms, case))
                 due_ms = next_tick(now.clock_ms)

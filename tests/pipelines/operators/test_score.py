@@ -6,13 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from automl.keys import text_keys
+from automl.keys import key_of, text_keys
 from automl.registry import load_manifest
 from connectors.codec import decode_frame
 from connectors.origins import Origins
 from connectors.records import Place
 from connectors.rows import CASE_KEY, EventRows
 from connectors.schemas import feature_names
+from pipelines.operators import shards
 from pipelines.operators.aggregate import windows_column
 from pipelines.operators.score import ScoreCases
 
@@ -27,7 +28,7 @@ def operator(runtime, settings):
 
 
 def shard_of(case_id):
-    return int(text_keys(pa.array([case_id]))[0]) % 4
+    return shards.shard_of(key_of(case_id), 4)
 
 
 @pytest.fixture
