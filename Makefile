@@ -60,8 +60,8 @@ fmt: setup  ## ruff: mend what it can
 type: setup  ## mypy, strict
 	$(BIN)/mypy
 
-bench: setup  ## latency and throughput figures of this machine
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: setup  ## throughput, latency and cost on this machine: make bench ARGS="--quick"
+	$(BIN)/sluice bench $(ARGS)
 
 pins: setup  ## write constraints.txt anew from .venv
 	@{ head -2 constraints.txt; $(BIN)/uv pip freeze --python $(BIN)/python \

@@ -1,21 +1,10 @@
-"""All measurements, one after the other: `python -m benchmarks`."""
+"""All measurements of the running system: `python -m benchmarks`."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
-MODULES = ("codec", "latency")
-
-
-def main() -> int:
-    """Run each measurement in a process of its own; exit code 1 when one fails."""
-    failed = 0
-    for name in MODULES:
-        print(f"--- {name}", flush=True)
-        failed |= subprocess.call([sys.executable, "-m", f"benchmarks.{name}"])
-    return failed
-
+from pipelines import cli
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.main(["bench", *sys.argv[1:]]))

@@ -68,6 +68,13 @@ def fit_fusion(
             torch.set_num_threads(threads)
 
 
+def untaught_fusion(config: FusionConfig, *, seed: int) -> FusionModel:
+    """A fusion of first weights alone, for tasks whose cases never have media."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FusionModel(config).eval()
+
+
 def _check(
     x: NDArray[np.float32],
     mask: NDArray[np.bool_],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automl.candidates import TreeCandidate
+from automl.candidates import TreeCandidate, TreeConfig
 from automl.evaluate import auc, average_precision, threshold_for_alerts_per_day
 from automl.registry import ModelVersion, Registry
 from automl.task import TaskSpec
@@ -25,9 +25,9 @@ from connectors.records import MODALITIES
 from encoders import build_encoder, save_encoders
 from encoders.align import fit_encoders
 from encoders.base import Encoder
-from fusion.model import FusionConfig, FusionScorer
+from fusion.model import FusionConfig, FusionModel, FusionScorer
 from fusion.store import save_fusion
-from fusion.train import fit_fusion
+from fusion.train import fit_fusion, untaught_fusion
 from pipelines.fitted_rows import FittedRows
 from pipelines.offline import Joined, embed, join, labels_of
 from pipelines.scorer import ENCODERS_FOLDER, FUSION_FOLDER, TREE_FILE
@@ -47,6 +47,7 @@ class TrainConfig:
         align_budget_s: wall clock for the encoders.
         fusion_budget_s: wall clock for the fusion.
         width: D, width of every embedding.
+        trees: how the boosted trees grow.
     """
 
     seed: int = 0
@@ -54,6 +55,7 @@ class TrainConfig:
     align_budget_s: float = 60.0
     fusion_budget_s: float = 30.0
     width: int = 128
+    trees: TreeConfig = field(default_factory=TreeConfig)
 
 
 def train(
@@ -67,7 +69,9 @@ def train(
 ) -> ModelVersion:
     """Fit a model on the labelled cases of an archive, judge it forward in time, store.
 
-    The new version is not promoted; that is the caller's choice.
+    A task without media gets the trees alone, and a fusion that was taught nothing:
+    no case of it ever reaches one. The new version is not promoted; that is the
+    caller's choice.
 
     Raises:
         TaskError: the task does not fit the archive.
@@ -89,24 +93,23 @@ def train(
     fit, later = np.split(labelled, [int(len(labelled) * config.fit_share)])
     _check_classes(y, fit, later)
 
-    _align(encoders, joined, y, fit, config, say)
-    vectors = embed(joined, encoders)
-    say("encoded every distinct payload once")
-
-    x, mask = joined.features, joined.mask
-    oof = TreeCandidate.fit_out_of_fold(x[fit], y[fit], seed=config.seed)
-    tree = TreeCandidate.fit(x[fit], y[fit], seed=config.seed)
-    fusion = fit_fusion(
-        vectors[fit],
-        mask[fit],
-        y[fit],
-        oof,
-        config=FusionConfig(modalities=MODALITIES, width=config.width),
-        seed=config.seed,
-        budget_s=config.fusion_budget_s,
-    )
+    x = joined.features
+    tree = TreeCandidate.fit(x[fit], y[fit], seed=config.seed, config=config.trees)
     tree_logit = tree.predict_logit(x[later])
-    logit, _, _ = FusionScorer(fusion).score(vectors[later], mask[later], tree_logit)
+    encoders["tabular"].fit_scaling(x[fit])
+    logit: NDArray[np.floating[Any]]
+    if spec.modalities:
+        _align(encoders, joined, y, fit, config, say)
+        vectors = embed(joined, encoders)
+        say("encoded every distinct payload once")
+        fusion = _fuse(vectors, joined, y, fit, config)
+        logit, _, _ = FusionScorer(fusion).score(
+            vectors[later], joined.mask[later], tree_logit
+        )
+    else:
+        encoders["tabular"].seal()
+        fusion = untaught_fusion(_shape(config), seed=config.seed)
+        logit = tree_logit
     score = 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
     metrics = _metrics(y[later], tree_logit, score, fit)
     say(
@@ -139,7 +142,7 @@ def train(
         )
 
 
-def _encoders(spec: TaskSpec, config: TrainConfig) -> dict[str, Encoder]:
+def _encoders(spec: TaskSpec, config: TrainConfig) -> dict[str, Any]:
     """Untrained encoders in mask order: tabular and the media the task names."""
     features = len(spec.feature_names)
     tabular = {"modality": "tabular", "features": features, "width": config.width}
@@ -170,6 +173,32 @@ def _check_classes(
             raise ValueError(msg)
 
 
+def _shape(config: TrainConfig) -> FusionConfig:
+    return FusionConfig(modalities=MODALITIES, width=config.width)
+
+
+def _fuse(
+    vectors: NDArray[np.float32],
+    joined: Joined,
+    y: NDArray[np.int64],
+    fit: NDArray[np.intp],
+    config: TrainConfig,
+) -> FusionModel:
+    """The fusion on top of what trees say of rows they never saw."""
+    oof = TreeCandidate.fit_out_of_fold(
+        joined.features[fit], y[fit], seed=config.seed, config=config.trees
+    )
+    return fit_fusion(
+        vectors[fit],
+        joined.mask[fit],
+        y[fit],
+        oof,
+        config=_shape(config),
+        seed=config.seed,
+        budget_s=config.fusion_budget_s,
+    )
+
+
 def _align(
     encoders: Mapping[str, Any],
     joined: Joined,
@@ -178,7 +207,6 @@ def _align(
     config: TrainConfig,
     say: Say,
 ) -> None:
-    encoders["tabular"].fit_scaling(joined.features[fit])
     rows = [encoders["tabular"].decode(row) for row in joined.features]
     report = fit_encoders(
         encoders,

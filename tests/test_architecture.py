@@ -79,7 +79,7 @@ def test_no_code_imports_tests_benchmarks_or_examples():
 #: Library to the files or folders that may import it.
 HOMES = {
     "pyflink": ("connectors/flink.py", "pipelines/"),
-    "kafka": ("connectors/kafka.py", "examples/"),
+    "kafka": ("connectors/kafka.py", "examples/", "benchmarks/loops.py"),
     "confluent_kafka": ("connectors/kafka.py", "benchmarks/"),
     "faiss": ("connectors/vector_index.py", "connectors/vector_snapshot.py"),
     "lightgbm": ("automl/",),
