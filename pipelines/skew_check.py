@@ -82,8 +82,6 @@ def served_table(
 
 def _served(frame: pa.RecordBatch, names: Sequence[str]) -> pa.Table:
     matrix = rows_of_list(frame.column("values"))
-    read = (frame.schema.metadata or {}).get(LABELS_READ.encode())
-    told = None if read is None else read.decode()
     count = frame.num_rows
     columns: dict[str, Any] = {name: frame.column(name) for name in _KEYS}
     there = _PLACE[0] in frame.schema.names
@@ -91,9 +89,18 @@ def _served(frame: pa.RecordBatch, names: Sequence[str]) -> pa.Table:
     columns["source_row"] = pa.array([-1] * count, pa.int32())
     if there:
         columns |= {name: frame.column(name) for name in _PLACE}
-    columns[LABELS_READ] = pa.array([told] * count, pa.string())
+    columns[LABELS_READ] = pa.array(_labels_read(frame), pa.string())
     columns |= {name: pa.array(matrix[:, i]) for i, name in enumerate(names)}
     return pa.table(columns)
+
+
+def _labels_read(frame: pa.RecordBatch) -> list[str | None]:
+    """For each row JSON of partition to offset; None where the frame does not say."""
+    if LABELS_READ in frame.schema.names:  # a list for each row, by partition
+        rows = frame.column(LABELS_READ).to_pylist()
+        return [json.dumps({str(p): to for p, to in enumerate(row)}) for row in rows]
+    read = (frame.schema.metadata or {}).get(LABELS_READ.encode())
+    return [None if read is None else read.decode()] * frame.num_rows
 
 
 def in_order(served: pa.Table) -> pa.Table:

@@ -86,6 +86,16 @@ def test_a_label_is_known_from_the_row_that_had_read_it(tmp_path):
     assert known.column("known_from").to_pylist() == [2, 2, 2, 3, 4]
 
 
+def test_every_row_may_say_how_far_labels_were_read():
+    one = frame(1, [0, 1])
+    read = pa.array([[0, 0], [1, 0]], pa.list_(pa.int64()))
+    schema = one.schema.append(pa.field("labels_read", read.type))
+    told = pa.RecordBatch.from_arrays([*one.columns, read], schema=schema)
+    labels = labels_table([label_value(0, 0, "a"), label_value(1, 0, "b")])
+    known = with_known_from(labels, served_table([told]))
+    assert known.column("known_from").to_pylist() == [1, 2]
+
+
 def test_without_a_word_on_labels_they_are_known_from_their_time():
     labels = labels_table([label_value(0, 0, "a")])
     assert with_known_from(labels, served_table([frame(1, [0])])) is labels
