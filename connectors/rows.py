@@ -21,6 +21,8 @@ ADDED_PREFIX = "windows."
 CASE_KEY = "windows.case"
 #: Added: int64 (B,), the time that the stream had reached, in milliseconds.
 CLOCK = "windows.clock"
+#: Added: int64 (B, P), how far each partition of the labels had been read for a row.
+LABELS_READ = "windows.labels"
 
 
 @dataclass(slots=True)

@@ -154,6 +154,9 @@ def _features(
     tabular: NDArray[np.intp],
 ) -> bytes:
     schema = features_schema(manifest.features)
+    if given.labels_read:
+        told = {**schema.metadata, b"labels_read": given.labels_read.encode()}
+        schema = schema.with_metadata(told)
     x, offsets, rows = given.x, given.source_offset, given.source_row
     if len(tabular) < len(given):
         batch = batch.take(pa.array(tabular))

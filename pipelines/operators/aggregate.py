@@ -13,7 +13,7 @@ from automl.keys import text_keys
 from automl.task import TaskSpec
 from automl.windows import EntityWindows
 from connectors.label_feed import LabelFeed
-from connectors.rows import ADDED_PREFIX, CLOCK, EventRows
+from connectors.rows import ADDED_PREFIX, CLOCK, LABELS_READ, EventRows
 from pipelines.operators.parts import InOrder, Part, onward
 from pipelines.operators.read import now_ms
 from pipelines.operators.seen_rows import SeenRows
@@ -22,11 +22,7 @@ from pipelines.operators.shards import OwnShards, Shards, by_shard
 
 def windows_column(entity: str) -> str:
     """Name of the (B, V) column that carries an entity's window features."""
-    return f"{ADDED_PREFIX}{entity}"
-
-
-#: Column (B, P): how far each partition of the labels had been read for these rows.
-LABELS_READ = f"{ADDED_PREFIX}labels"
+    return f"{ADDED_PREFIX}of.{entity}"
 
 
 class StateError(Exception):

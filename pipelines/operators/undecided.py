@@ -5,6 +5,7 @@ Legend: `B` decisions, `F` features, `M` modalities, `D` shared width.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from connectors.records import MODALITIES
-from connectors.rows import EventRows
+from connectors.rows import LABELS_READ, EventRows
 from pipelines.operators.assemble import TABULAR, Pending
 
 
@@ -33,6 +34,8 @@ class Undecided:
         x: float64 (B, F), NaN where no tabular event is there.
         mask: bool (B, M), which modalities are there.
         vectors: float32 (B, M, D); None when no case has media.
+        labels_read: JSON, partition to how far the labels had been read when the
+            features were made; "" when they look at none.
     """
 
     case_id: pa.StringArray
@@ -46,6 +49,7 @@ class Undecided:
     x: NDArray[np.float64]
     mask: NDArray[np.bool_]
     vectors: NDArray[np.float32] | None = None
+    labels_read: str = ""
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -77,7 +81,17 @@ def of_rows(
         source_row=rows.origins.row,
         x=x,
         mask=mask,
+        labels_read=_labels_read(rows),
     )
+
+
+def _labels_read(rows: EventRows) -> str:
+    """How far the labels were read for these rows; of several nodes the least."""
+    read = rows.columns.get(LABELS_READ)
+    if read is None or not len(rows):
+        return ""
+    least = np.asarray(read).min(axis=0).tolist()
+    return json.dumps({str(partition): end for partition, end in enumerate(least)})
 
 
 def of_pending(pending: list[Pending], *, features: int, width: int) -> Undecided:
@@ -122,6 +136,8 @@ def joined(first: Undecided, then: Undecided) -> Undecided:
         pair = [getattr(first, name), getattr(then, name)]
         if name == "vectors":
             columns[name] = _joined_vectors(first, then)
+        elif isinstance(pair[0], str):
+            columns[name] = pair[0]
         elif isinstance(pair[0], pa.Array):
             columns[name] = pa.concat_arrays(pair)
         else:
