@@ -42,11 +42,13 @@ class Served:
         table: one row for each event, the first that was served.
         repeated: rows of an event that had been served before.
         differing: of those, the ones with another time or another value.
+        frames: all of them as they came.
     """
 
     table: pa.Table
     repeated: int
     differing: int
+    frames: tuple[pa.RecordBatch, ...] = ()
 
 
 def write_features(table: pa.Table, file: Path) -> None:
@@ -122,6 +124,7 @@ def served_once(frames: list[pa.RecordBatch]) -> Served:
         table=table,
         repeated=len(keys) - len(kept),
         differing=int(differing.sum()),
+        frames=tuple(frames),
     )
 
 

@@ -15,12 +15,13 @@ import pyarrow as pa
 
 from automl.registry import verify
 from automl.task import TaskSpec
-from connectors.kafka import create_topics, delete_topics
+from connectors.kafka import Reader, create_topics, delete_topics
 from pipelines import jobs, stack
 from pipelines.account import Balance, Ledger
 from pipelines.config import JobConfig
 from pipelines.feature_table import Served, read_served
 from pipelines.replay import Sent, replay
+from pipelines.skew_check import labels_table
 
 #: Told one line per step.
 Say = Callable[[str], None]
@@ -46,6 +47,8 @@ class Streamed:
         seconds: from the first event sent to the last one accounted for; of an archive
             that lay ready, from the start of the jobs.
         served: the features the decisions rest on; None unless asked for.
+        labels: the labels as they lay in their topic, schema `PLACED_LABELS`; None
+            unless features were asked for.
     """
 
     decisions: pa.Table
@@ -55,6 +58,7 @@ class Streamed:
     restarts: int
     seconds: float
     served: Served | None = None
+    labels: pa.Table | None = None
 
 
 def stream(
@@ -138,6 +142,7 @@ def stream(
             )
             if features
             else None,
+            labels=_labels(local.bootstrap, prefix) if features else None,
         )
     finally:
         ledger.close()
@@ -146,6 +151,11 @@ def stream(
         delete_topics(local.bootstrap, prefix=prefix)
         if short > 0:
             stack.set_nodes(local.home, nodes_before)
+
+
+def _labels(bootstrap: str, prefix: str) -> pa.Table:
+    with Reader(bootstrap, [f"{prefix}labels"]) as reader:
+        return labels_table(reader.until_end())
 
 
 def _given(sent: Sent) -> Sent:

@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features", type=Path, metavar="FILE", help="Parquet for the features served"
     )
     parser.add_argument(
+        "--served",
+        type=Path,
+        metavar="FILE",
+        help="Parquet for the same in order of arrival, as sluice skew takes it",
+    )
+    parser.add_argument(
         "--ready",
         action="store_true",
         help="put all of the archive on the topics before the jobs start",
@@ -53,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from pipelines.commands.models import resolve_model
     from pipelines.commands.progress import say
     from pipelines.feature_table import write_features
+    from pipelines.skew_check import write_served
     from pipelines.stream import stream
 
     count_events(args.archive)  # a folder that is no archive fails here, not later
@@ -78,15 +85,17 @@ def run(args: argparse.Namespace) -> int:
             nodes=args.nodes,
             rate=args.rate,
             ready=args.ready,
-            features=args.features is not None,
+            features=args.features is not None or args.served is not None,
             say=say,
         )
     finally:
         if running is None:
             stack.stop(args.home)
     pq.write_table(done.decisions, args.out)
-    if done.served is not None:
+    if done.served is not None and args.features is not None:
         write_features(done.served.table, args.features)
+    if done.served is not None and args.served is not None:
+        write_served(args.served, done.served.frames, done.labels)
     if args.dead_letters is not None:
         letters = pa.Table.from_pylist(done.dead_letters, schema=DEAD_LETTERS)
         pq.write_table(letters, args.dead_letters)
@@ -110,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{done.decisions.num_rows} decisions in {args.out}")
         if done.served is not None:
             print(
-                f"{done.served.table.num_rows} rows of features in {args.features}; "
+                f"{done.served.table.num_rows} rows of features served; "
                 f"{done.served.differing} served again with other values"
             )
     return 1 if balance.lost else 0
