@@ -27,6 +27,7 @@ COPY encoders encoders
 COPY fusion fusion
 COPY pipelines pipelines
 RUN uv pip install --no-cache --python /opt/sluice/bin/python -c constraints.txt .
+RUN /opt/sluice/bin/python -m automl.compiled
 
 COPY --from=jars --chown=flink:flink /jars /opt/flink/.cache/sluice/jars/4.3.1
 RUN cp /opt/flink/opt/flink-python-2.2.1.jar /opt/flink/lib/ \

@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(VENV)/.jars  ## make .venv, install the pinned packages, fetch the Java jars
+setup: $(VENV)/.compiled  ## .venv with the pinned packages, Java jars, compiled code
 
 tools:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. \
@@ -34,6 +34,10 @@ $(VENV)/.packages: pyproject.toml constraints.txt | tools
 
 $(VENV)/.jars: $(VENV)/.packages pipelines/jars.xml pipelines/jars.sha256 | tools
 	@$(BIN)/python -m pipelines.jars
+	@touch $@
+
+$(VENV)/.compiled: $(VENV)/.jars $(wildcard automl/*.py)
+	@$(BIN)/python -m automl.compiled
 	@touch $@
 
 demo: setup  ## broker, cluster, jobs, synthetic events, live view: make demo ARGS="--events 2000"
