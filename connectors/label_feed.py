@@ -86,7 +86,12 @@ class LabelFeed:
         values: list[bytes] = []
         deadline_s = time.monotonic() + _ANSWER_S
         while any(self.read_to[p] < end for p, end in ends.items()):
-            for message in self._consumer.consume(_MOST_VALUES, timeout=0.05):
+            # with a timeout it would wait until there are so many
+            messages = self._consumer.consume(_MOST_VALUES, timeout=0)
+            if not messages:
+                one = self._consumer.poll(0.01)
+                messages = [] if one is None else [one]
+            for message in messages:
                 deadline_s = time.monotonic() + _ANSWER_S
                 self._take(message, values)
             if time.monotonic() > deadline_s:

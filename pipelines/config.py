@@ -60,7 +60,7 @@ class JobConfig:
     model_folder: str
     prefix: str = ""
     nodes: int = 1
-    shards: int = 16
+    shards: int = 8
     batch_rows: int = 16
     batch_wait_ms: int = 20
     cached_vectors: int = 4096

@@ -37,6 +37,7 @@ def environment(
             "execution.checkpointing.interval": f"{config.checkpoint_ms} ms",
             "state.backend.type": "rocksdb",
             "state.backend.rocksdb.timer-service.factory": "HEAP",
+            "state.backend.rocksdb.compression.per.level": "NO_COMPRESSION",
             "execution.checkpointing.incremental": "true",
             "restart-strategy.type": "fixed-delay",
             "restart-strategy.fixed-delay.attempts": "2147483647",

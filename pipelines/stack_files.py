@@ -94,6 +94,9 @@ def flink_env(home: Path) -> dict[str, str]:
         "PATH": os.pathsep.join(
             [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
         ),
+        # arrays of a frame come and go: keep their memory instead of asking for it anew
+        "MALLOC_MMAP_THRESHOLD_": "67108864",
+        "MALLOC_TRIM_THRESHOLD_": "268435456",
         **THREADS_ENV,
     }
 

@@ -12,12 +12,13 @@ from pyflink.datastream.state import ValueStateDescriptor
 from automl.keys import text_keys
 from automl.task import TaskSpec
 from automl.windows import EntityWindows
-from connectors.label_feed import LabelFeed
+from connectors.label_feed import LabelFeed, Labels
 from connectors.rows import ADDED_PREFIX, CLOCK, LABELS_READ, EventRows
 from pipelines.operators.parts import InOrder, Part, onward
 from pipelines.operators.read import now_ms
 from pipelines.operators.seen_rows import SeenRows
 from pipelines.operators.shards import OwnShards, Shards, by_shard
+from pipelines.operators.turn import takes_turns
 
 
 def windows_column(entity: str) -> str:
@@ -103,8 +104,19 @@ class AggregateWindows(KeyedProcessFunction):
         part = self._order.add(value)
         if part is None:
             return
+        fresh = None
+        if self._feed is not None and part.rows is not None:
+            fresh = _fresh(self._feed, part.rows)  # waits for the broker: before a turn
+        yield from self._process((part, fresh), ctx)
+
+    @takes_turns
+    def _process(self, value: tuple[Part, Labels | None], ctx: Any) -> Any:
+        part, fresh = value
         if not self._restored:
             self._restore()
+        if fresh is not None:
+            cases, times_ms, labels = fresh
+            self._windows.add_labels(text_keys(cases), times_ms, labels)
         if part.rows is not None:
             self._answer(part.rows)
         yield from onward(self._shards, part, self._next_key)
@@ -112,8 +124,6 @@ class AggregateWindows(KeyedProcessFunction):
     def _answer(self, rows: EventRows) -> None:
         """Adds the column of window features, and what was seen to the logs."""
         windows = self._windows
-        if self._feed is not None:
-            self._learn(self._feed, rows)
         keys = rows.keys(windows.entity_column)
         cases = rows.keys("case_id") if windows.uses_labels else None
         packed = windows.pack(keys, rows.event_time_ms, rows.columns, cases)
@@ -126,16 +136,6 @@ class AggregateWindows(KeyedProcessFunction):
                 self._seen.replace(shard, parts)
             else:
                 self._seen.add(shard, packed[members])
-
-    def _learn(self, feed: LabelFeed, rows: EventRows) -> None:
-        """Takes the labels published since, if these rows may have to see them."""
-        created = rows.created_ms
-        fresh = feed.fresh(int(created.max()) if created.min() > 0 else 0)
-        if fresh is not None:
-            cases, times_ms, labels = fresh
-            self._windows.add_labels(text_keys(cases), times_ms, labels)
-        read_to = np.array([*feed.read_to.values()], dtype=np.int64)
-        rows.columns[LABELS_READ] = np.tile(read_to, (len(rows), 1))
 
     def _restore(self) -> None:
         """Builds the windows again from the logs of this node's shards.
@@ -164,3 +164,12 @@ class AggregateWindows(KeyedProcessFunction):
                 "savepoint, or with a model for the same columns and no longer windows"
             )
             raise StateError(msg)
+
+
+def _fresh(feed: LabelFeed, rows: EventRows) -> Labels | None:
+    """The labels published since, if these rows may have to see them."""
+    created = rows.created_ms
+    fresh = feed.fresh(int(created.max()) if created.min() > 0 else 0)
+    read_to = np.array([*feed.read_to.values()], dtype=np.int64)
+    rows.columns[LABELS_READ] = np.tile(read_to, (len(rows), 1))
+    return fresh

@@ -30,6 +30,7 @@ from connectors.rows import CASE_KEY, CLOCK, EventRows
 from connectors.schemas import dead_letters_frame
 from pipelines.operators.parts import Part, onward
 from pipelines.operators.shards import Shards
+from pipelines.operators.turn import takes_turns
 
 #: Marks a topic that carries rows of features instead of events.
 FEATURES = "features"
@@ -196,6 +197,7 @@ class CollectEvents(KeyedProcessFunction):
         self._clocks: dict[int, StreamClock] = {}
         self._frames = itertools.count()
 
+    @takes_turns
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Any:
         """One Kafka value."""
         topic, partition, offset, raw = value
@@ -220,6 +222,7 @@ class CollectEvents(KeyedProcessFunction):
         if len(collected.offsets) >= MOST_COLLECTED:
             yield from self._flush(partition)
 
+    @takes_turns
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
         """The first waiting event has waited long enough."""
         yield from self._flush(ctx.get_current_key())

@@ -26,6 +26,7 @@ from pipelines.operators.case_state import CaseState, Now
 from pipelines.operators.read import letters_out, now_ms
 from pipelines.operators.running_model import RunningModel
 from pipelines.operators.shards import OwnShards, Shards
+from pipelines.operators.turn import takes_turns
 from pipelines.operators.undecided import Undecided, joined, of_pending, of_rows
 
 _NONE = np.empty(0, dtype=np.uint64)
@@ -84,6 +85,7 @@ class ScoreCases(KeyedProcessFunction):
         self._key = uuid.uuid4().hex
         self._restored = False
 
+    @takes_turns
     def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> Any:
         """Rows, embeddings or an announcement, for this node."""
         timers = ctx.timer_service()
@@ -96,6 +98,7 @@ class ScoreCases(KeyedProcessFunction):
         else:
             yield from self._media(value, now)
 
+    @takes_turns
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
         """Decide cases of one shard whose tabular event did not come in time."""
         shard = self._shards.of_flink_key(ctx.get_current_key())

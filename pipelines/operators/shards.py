@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,6 +80,10 @@ class Shards:
         return [self._keys[first] for first in self._firsts]
 
 
+#: How long an operator that computes keeps others of its node from the interpreter.
+SWITCH_S = 0.0002
+
+
 class OwnShards:
     """The keyed state of every shard of a subtask, one after the other.
 
@@ -87,6 +92,9 @@ class OwnShards:
     """
 
     def __init__(self, context: RuntimeContext, shards: Shards) -> None:
+        # every call of state, of Arrow and of compiled code gives the interpreter up,
+        # and would wait 5 ms, Python's default, to get it back from a busy operator
+        sys.setswitchinterval(SWITCH_S)
         self._backend = context.get_keyed_state_backend()._keyed_state_backend
         groups = self._backend.getKeyGroupRange()
         self.owned = range(groups.getStartKeyGroup(), groups.getEndKeyGroup() + 1)

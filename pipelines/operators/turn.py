@@ -1,0 +1,34 @@
+"""One operator of a node at a time, a whole frame long."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, TypeVar
+
+_TURN = threading.Lock()
+_Self = TypeVar("_Self")
+
+
+def takes_turns(
+    process: Callable[[_Self, Any, Any], Iterator[Any]],
+) -> Callable[[_Self, Any, Any], Iterator[Any]]:
+    """Runs a function of an operator while no other operator of this node runs.
+
+    All operators of a node share one interpreter, of which only one can compute at a
+    time. Whenever one of them calls Arrow, compiled code or its state, the interpreter
+    goes to another and has to be waited for: a hundred times a frame, which cost more
+    than the work. Operators that take turns are not in each other's way.
+
+    What it yields is collected first and handed on after the turn: handing on may wait
+    for the operator behind, which may wait for its turn.
+    """
+
+    @wraps(process)
+    def whole(self: _Self, value: Any, ctx: Any) -> Iterator[Any]:
+        with _TURN:
+            found = list(process(self, value, ctx))
+        yield from found
+
+    return whole
