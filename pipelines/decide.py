@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -95,6 +94,11 @@ def decision_frames(
     for row in changed:
         key, value = _alert(batch, row)
         yield "alerts", key, value
+
+
+#: What an alert takes over from its decision as it is.
+_TOLD = ("decision_id", "case_id", "revision", "threshold", "model_name", "alert")
+_TOLD += ("score", "model_version", "modalities")
 
 
 @cache
@@ -193,20 +197,12 @@ def _vectors(
 
 def _alert(batch: pa.RecordBatch, row: int) -> tuple[str, bytes]:
     """The key and the value of the alert that a decision makes."""
-
-    def iso(ms: int) -> str:
-        return datetime.fromtimestamp(ms / 1000, tz=UTC).isoformat()
-
-    def cell(name: str) -> Any:
-        return batch[name][row].as_py()
-
-    names = ["decision_id", "case_id", "revision", "threshold", "model_name"]
-    names += ["alert", "score", "model_version", "modalities"]
-    alert = {name: cell(name) for name in names}
+    told = batch.slice(row, 1).to_pylist()[0]
+    alert = {name: told[name] for name in _TOLD}
     alert |= {
-        "gates": {m: cell(f"gate_{m}") for m in MODALITIES},
-        "reasons": json.loads(cell("reasons")),
-        "event_time": iso(batch["event_time"][row].value),
-        "decided_at": iso(batch["decided_at"][row].value),
+        "gates": {m: told[f"gate_{m}"] for m in MODALITIES},
+        "reasons": json.loads(told["reasons"]),
+        "event_time": told["event_time"].isoformat(),
+        "decided_at": told["decided_at"].isoformat(),
     }
     return alert["case_id"], json.dumps(alert).encode()

@@ -15,7 +15,7 @@ from connectors.flink import KEYED, OUT, aside_of, by_first_field, sink, source
 from pipelines.config import JobConfig
 from pipelines.environment import environment
 from pipelines.operators.aggregate import AggregateWindows
-from pipelines.operators.read import CollectEvents
+from pipelines.operators.collect import CollectEvents
 from pipelines.operators.route import RouteToCases
 from pipelines.operators.score import ScoreCases
 

@@ -1,0 +1,252 @@
+"""Payments of a partition collected into frames, told the stream's time, sent on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pyflink.common import Row
+from pyflink.common.typeinfo import Types
+from pyflink.datastream import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+
+from automl.stream_clock import StreamClock
+from connectors.codec import is_frame
+from connectors.events import EventReader
+from connectors.flink import place_and_value
+from connectors.records import DeadLetter, Place
+from connectors.rows import CASE_KEY, CLOCK, EventRows, concat_rows
+from pipelines.operators.parts import Part, onward
+from pipelines.operators.read import TABULAR, keyed, letters_aside, now_ms
+from pipelines.operators.shards import Shards
+from pipelines.operators.turn import takes_turns
+
+#: JSON events read together at most.
+MOST_COLLECTED = 256
+#: Rows of frames that go on together at most, and how old frames must be for that.
+MOST_ROWS, BEHIND_MS = 2048, 25
+#: Where the topic of the waiting events stands among them; no offset is below 0.
+TOPIC = -1
+
+
+@dataclass(slots=True)
+class Collected:
+    """What waits in one partition: JSON events for each other, or frames.
+
+    Attributes:
+        topic: where all of them were read.
+        offsets: their places in the partition.
+        values: what was read there.
+        frames: rows of frames, when those wait.
+    """
+
+    topic: str = ""
+    offsets: list[int] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
+    frames: list[EventRows] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the frames that wait."""
+        return sum(len(rows) for rows in self.frames)
+
+
+class CollectEvents(KeyedProcessFunction):
+    """Records of one partition to `KEYED` parts of tabular events, many at a time.
+
+    JSON events wait for each other, in Flink state, until `wait_ms` have passed since
+    the first of them or there are `MOST_COLLECTED`: whatever follows costs per frame,
+    hardly per event. A frame goes on at once, behind what came before it, unless it is
+    `BEHIND_MS` old: frames that pile up wait for each other, up to `MOST_ROWS`, since
+    large ones cost less per event.
+
+    Here every event is told the time that its partition has reached. One that is older
+    than all windows goes to dead letters as `late`, before any window has seen it.
+
+    Args:
+        columns: columns and kinds an event must have.
+        number_limits: least and greatest value of its columns of numbers.
+        key: the column whose value chooses the shard; `case_id` or an entity column.
+        wait_ms: longest wait for other events.
+        horizon_ms: how far behind the stream's time an event may be; 0 for any.
+        shards: number of shards.
+        nodes: the job's parallelism.
+        dead_letters: full name of the dead-letter topic.
+    """
+
+    def __init__(
+        self,
+        *,
+        columns: Mapping[str, str],
+        number_limits: Mapping[str, tuple[float, float]],
+        key: str,
+        wait_ms: int,
+        horizon_ms: int,
+        shards: int,
+        nodes: int,
+        dead_letters: str,
+    ) -> None:
+        taken = {CASE_KEY, CLOCK} & columns.keys()
+        if taken:
+            msg = f"collect column {taken.pop()!r}: the name is ours; rename the column"
+            raise ValueError(msg)
+        self._columns = dict(columns)
+        self._number_limits = dict(number_limits)
+        self._key = key
+        self._wait_ms = wait_ms
+        self._horizon_ms = horizon_ms
+        self._layout = (shards, nodes)
+        self._dead_letters = dead_letters
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Open the waiting records and the clock of each partition."""
+        self._shards = Shards(*self._layout)
+        self._reader = EventReader(
+            TABULAR,
+            columns=self._columns,
+            number_limits=self._number_limits,
+            now_ms=now_ms,
+        )
+        # a map by offset, not a list: RocksDB merges a list when it flushes
+        self._waiting = runtime_context.get_map_state(
+            MapStateDescriptor("waiting", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
+        )
+        self._clock = runtime_context.get_state(
+            ValueStateDescriptor("clock", Types.PICKLED_BYTE_ARRAY())
+        )
+        self._collected: dict[int, Collected] = {}
+        self._clocks: dict[int, StreamClock] = {}
+        self._frames = itertools.count()
+
+    @takes_turns
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Any:
+        """One Kafka value."""
+        topic, partition, offset, raw = value
+        collected = self._collected.get(partition)
+        if collected is None:
+            collected = self._restored(partition)
+        if raw is not None and is_frame(raw):
+            yield from self._frame(partition, value, ctx)
+            return
+        if collected.frames:
+            yield from self._flush(partition)
+            collected = self._collected[partition]
+        if not collected.offsets:
+            collected.topic = topic
+            self._waiting.put(TOPIC, topic)
+            self._flush_later(ctx)
+        raw = None if raw is None else bytes(raw)
+        self._waiting.put(offset, raw)
+        collected.offsets.append(offset)
+        collected.values.append(raw)
+        if len(collected.offsets) >= MOST_COLLECTED:
+            yield from self._flush(partition)
+
+    def _frame(self, partition: int, value: Row, ctx: Any) -> Iterator[Any]:
+        """A frame: on at once, or with others when it is behind."""
+        place, raw = place_and_value(value)
+        rows, letters = self._reader.read(raw, place)
+        if rows is None or not _is_behind(rows):
+            yield from self._flush(partition)
+            yield from self._on(partition, rows, letters)
+            return
+        yield from letters_aside(self._dead_letters, letters)
+        if self._collected[partition].offsets:
+            yield from self._flush(partition)
+        collected = self._collected[partition]
+        if not collected.frames:
+            collected.topic = place.topic
+            self._waiting.put(TOPIC, place.topic)
+            self._flush_later(ctx)
+        self._waiting.put(place.offset, raw)
+        collected.frames.append(rows)
+        if collected.rows >= MOST_ROWS:
+            yield from self._flush(partition)
+
+    def _flush_later(self, ctx: Any) -> None:
+        timers = ctx.timer_service()
+        due_ms = timers.current_processing_time() + self._wait_ms
+        timers.register_processing_time_timer(due_ms)
+
+    @takes_turns
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
+        """The first waiting event has waited long enough."""
+        yield from self._flush(ctx.get_current_key())
+
+    def _restored(self, partition: int) -> Collected:
+        found = self._collected[partition] = Collected()
+        for offset, raw in sorted(self._waiting.items()):
+            if offset == TOPIC:
+                found.topic = raw
+            elif raw is not None and is_frame(raw):
+                place = Place(topic=found.topic, partition=partition, offset=offset)
+                rows, _ = self._reader.read(raw, place)  # its letters were written
+                found.frames += [] if rows is None else [rows]
+            else:
+                found.offsets.append(offset)
+                found.values.append(raw)
+        return found
+
+    def _flush(self, partition: int) -> Iterator[Any]:
+        collected = self._collected.get(partition) or self._restored(partition)
+        if not collected.offsets and not collected.frames:
+            return
+        self._collected[partition] = Collected()
+        self._waiting.clear()
+        if collected.frames:
+            yield from self._on(partition, concat_rows(collected.frames), [])
+            return
+        source = (collected.topic, partition)
+        rows, letters = self._reader.read_objects(
+            source, collected.offsets, collected.values
+        )
+        yield from self._on(partition, rows, letters)
+
+    def _on(
+        self, partition: int, rows: EventRows | None, letters: list[DeadLetter]
+    ) -> Iterator[Any]:
+        yield from letters_aside(self._dead_letters, letters)
+        if rows is None:
+            return
+        rows, late = self._in_time(partition, rows)
+        yield from letters_aside(self._dead_letters, late)
+        if len(rows):
+            frame = (partition, next(self._frames))
+            part = Part(frame, np.arange(len(rows)), keyed(rows))
+            yield from onward(self._shards, part, self._key)
+
+    def _in_time(
+        self, partition: int, rows: EventRows
+    ) -> tuple[EventRows, list[DeadLetter]]:
+        """The rows with the time of their stream; of those too late, the letters."""
+        clock = self._clocks.get(partition)
+        if clock is None:
+            kept = self._clock.value()
+            clock = StreamClock() if kept is None else StreamClock.from_bytes(kept)
+            self._clocks[partition] = clock
+        now = rows.columns[CLOCK] = clock.observe(rows.event_time_ms)
+        self._clock.update(clock.to_bytes())
+        late = rows.event_time_ms < now - self._horizon_ms
+        if not self._horizon_ms or not late.any():
+            return rows, []
+        letters = [
+            rows.dead_letter(
+                row,
+                kind="late",
+                reason=(
+                    f"event time {rows.event_time_ms[row]} ms is more than the horizon "
+                    f"of {self._horizon_ms} ms behind the stream's time {now[row]} ms"
+                ),
+            )
+            for row in np.flatnonzero(late).tolist()
+        ]
+        return rows.take(np.flatnonzero(~late)), letters
+
+
+def _is_behind(rows: EventRows) -> bool:
+    """Whether events waited for this job rather than for their sender."""
+    created = rows.created_ms
+    return bool(created.min() > 0) and now_ms() - int(created.max()) > BEHIND_MS
