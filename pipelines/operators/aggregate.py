@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import ValueStateDescriptor
@@ -18,7 +19,7 @@ from pipelines.operators.parts import InOrder, Part, onward
 from pipelines.operators.read import now_ms
 from pipelines.operators.seen_rows import SeenRows
 from pipelines.operators.shards import OwnShards, Shards, by_shard
-from pipelines.operators.turn import takes_turns
+from pipelines.operators.turn import TURN
 
 
 def windows_column(entity: str) -> str:
@@ -104,35 +105,41 @@ class AggregateWindows(KeyedProcessFunction):
         part = self._order.add(value)
         if part is None:
             return
+        rows = part.rows
+        if rows is None:
+            yield from onward(self._shards, part, self._next_key)
+            return
         fresh = None
-        if self._feed is not None and part.rows is not None:
-            fresh = _fresh(self._feed, part.rows)  # waits for the broker: before a turn
-        yield from self._process((part, fresh), ctx)
+        if self._feed is not None:
+            fresh = _fresh(self._feed, rows)  # waits for the broker: not in a turn
+        with TURN:
+            packed = self._packed(rows, fresh)
+        # compiled code that leaves the interpreter to others: not in a turn either
+        values = self._windows.answer(packed, rows.columns[CLOCK])
+        with TURN:
+            rows.columns[windows_column(self._entity)] = values
+            self._keep(rows.keys(self._windows.entity_column), packed)
+            found = list(onward(self._shards, part, self._next_key))
+        yield from found
 
-    @takes_turns
-    def _process(self, value: tuple[Part, Labels | None], ctx: Any) -> Any:
-        part, fresh = value
+    def _packed(self, rows: EventRows, fresh: Labels | None) -> NDArray[np.int64]:
+        """The rows as the windows take them; they know the fresh labels then."""
         if not self._restored:
             self._restore()
+        windows = self._windows
         if fresh is not None:
             cases, times_ms, labels = fresh
-            self._windows.add_labels(text_keys(cases), times_ms, labels)
-        if part.rows is not None:
-            self._answer(part.rows)
-        yield from onward(self._shards, part, self._next_key)
-
-    def _answer(self, rows: EventRows) -> None:
-        """Adds the column of window features, and what was seen to the logs."""
-        windows = self._windows
+            windows.add_labels(text_keys(cases), times_ms, labels)
         keys = rows.keys(windows.entity_column)
         cases = rows.keys("case_id") if windows.uses_labels else None
-        packed = windows.pack(keys, rows.event_time_ms, rows.columns, cases)
-        values = windows.answer(packed, rows.columns[CLOCK])
-        rows.columns[windows_column(self._entity)] = values
+        return windows.pack(keys, rows.event_time_ms, rows.columns, cases)
+
+    def _keep(self, keys: NDArray[np.uint64], packed: NDArray[np.int64]) -> None:
+        """Adds what was seen to the logs of its shards."""
         for shard, members in by_shard(keys, self._shards.count).items():
             self._own.use(shard)
             if self._seen.is_long(shard):
-                parts = windows.dump(self._shards.count, shard)
+                parts = self._windows.dump(self._shards.count, shard)
                 self._seen.replace(shard, parts)
             else:
                 self._seen.add(shard, packed[members])

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TypeVar
 
-_TURN = threading.Lock()
+#: Held by the operator whose turn it is.
+TURN = threading.Lock()
 _Self = TypeVar("_Self")
 
 
@@ -27,7 +28,7 @@ def takes_turns(
 
     @wraps(process)
     def whole(self: _Self, value: Any, ctx: Any) -> Iterator[Any]:
-        with _TURN:
+        with TURN:
             found = list(process(self, value, ctx))
         yield from found
 
