@@ -80,7 +80,9 @@ def test_no_code_imports_tests_benchmarks_or_examples():
 HOMES = {
     "pyflink": ("connectors/flink.py", "pipelines/"),
     "kafka": ("connectors/kafka.py", "examples/", "benchmarks/loops.py"),
-    "confluent_kafka": ("connectors/kafka.py", "benchmarks/"),
+    "confluent_kafka": ("connectors/label_feed.py", "benchmarks/"),
+    "numba": ("automl/",),
+    "orjson": ("connectors/json_events.py", "benchmarks/"),
     "faiss": ("connectors/vector_index.py", "connectors/vector_snapshot.py"),
     "lightgbm": ("automl/",),
     "torch": ("encoders/", "fusion/", "automl/", "pipelines/operators/"),

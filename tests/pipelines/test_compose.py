@@ -142,7 +142,7 @@ def test_the_cluster_is_told_nothing_that_the_jobs_set_themselves(monkeypatch):
     for name in ("StreamExecutionEnvironment", "StreamTableEnvironment"):
         monkeypatch.setattr(environment, name, of_jobs)
     monkeypatch.setattr(environment, "Configuration", lambda: of_jobs)
-    job = SimpleNamespace(checkpoint_ms=1000, nodes=1, shards=16)
+    job = SimpleNamespace(checkpoint_ms=1000, nodes=1, shards=16, savepoint="")
     environment.environment(job)
     assert of_jobs["state.backend.type"] == "rocksdb"
     assert of_jobs["python.execution-mode"] == "thread"

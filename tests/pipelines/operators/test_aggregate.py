@@ -1,19 +1,22 @@
 import itertools
-import pickle
 import random
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyflink.common import Row
 
 from automl.features import FeatureAssembler
 from automl.task import TaskSpec
-from connectors.codec import decode_frame
 from connectors.flink import ASIDE
-from connectors.rows import concat_rows
+from connectors.rows import CLOCK, LABELS_READ
 from pipelines.offline import backfill_rows
-from pipelines.operators import seen_rows
-from pipelines.operators.aggregate import AggregateWindows, windows_column
+from pipelines.operators import aggregate, seen_rows
+from pipelines.operators.aggregate import (
+    AggregateWindows,
+    StateError,
+    windows_column,
+)
 from pipelines.operators.parts import Part, onward
 from pipelines.operators.shards import Shards, shard_of
 
@@ -47,9 +50,10 @@ def window_operator(task, entity="customer", next_key="terminal", nodes=1, sende
         entity=entity,
         next_key=next_key,
         senders=senders,
+        bootstrap="nowhere:9092",
+        labels="run.labels",
         shards=SHARDS,
         nodes=nodes,
-        dead_letters="run.dead-letters",
     )
 
 
@@ -76,7 +80,7 @@ def values_by_id(out, entity="customer"):
         event_id: values.tobytes()
         for _, rows in out
         for event_id, values in zip(
-            rows.event_id, rows.columns[windows_column(entity)], strict=True
+            rows.event_id.to_pylist(), rows.columns[windows_column(entity)], strict=True
         )
     }
 
@@ -116,7 +120,7 @@ def test_the_jobs_features_equal_the_backfill_bit_for_bit(
                         done.columns,
                         {e: done.columns[windows_column(e)] for e in spec.entities},
                     )
-                    streamed[done.event_id[0]] = x[0].tobytes()
+                    streamed[done.event_id[0].as_py()] = x[0].tobytes()
     # the backfill orders equal times by id: give ids that sort as they were sent
     renamed = [{**e, "event_id": f"{i:04d}"} for i, e in enumerate(events)]
     table = backfill_rows(spec, rows_of("tabular", *renamed, frame=True))
@@ -150,13 +154,21 @@ def test_a_restart_goes_on_bit_for_bit(
         if at % 30 == 0:
             operator = broken.open(window_operator(task))
     assert values_by_id(found) == values_by_id(expected)
-    kept = sum(
-        len(pickle.loads(value)["event_time_ms"])
-        for entries in broken.kept.values()
-        for _, value in entries.values()
-    )
-    # the payments reach over more than a minute: some can go
-    assert (kept < len(events)) == (chunk_rows == 5)
+
+
+def test_the_log_of_rows_is_written_anew_when_most_are_not_needed(
+    runtime, monkeypatch, task, rows_of, payment
+):
+    monkeypatch.setattr(seen_rows, "SPARE_ROWS", 20)
+    operator = runtime.open(window_operator(task))
+    # the longest window is a minute, so of one payment a minute two are needed
+    for n in range(300):
+        rows = rows_of("tabular", payment(n, event_time_ms=AT_MS + n * 60_000))
+        rows.columns[CLOCK] = rows.event_time_ms
+        run(runtime, operator, rows)
+    again = runtime.open(window_operator(task))
+    run(runtime, again, rows_of("tabular", payment(300, event_time_ms=AT_MS)))
+    assert again._windows.rows_kept < 100
 
 
 def test_rows_go_on_to_the_node_of_the_next_key(runtime, task, rows_of, events):
@@ -167,35 +179,51 @@ def test_rows_go_on_to_the_node_of_the_next_key(runtime, task, rows_of, events):
         assert {shard_of(t, SHARDS) for t in rows.columns["terminal"]} == {node}
 
 
-def test_a_late_row_becomes_a_dead_letter_and_changes_nothing(
-    runtime, task, rows_of, payment, apart
-):
-    operator = runtime.open(window_operator(task))
-    # the longest window is a minute, so rows older than a minute are late
-    times = [AT_MS, AT_MS - 60_001, AT_MS - 60_000, AT_MS]
-    events = [payment(n, event_time_ms=at) for n, at in enumerate(times)]
-    on, (letter,) = apart(
-        run(runtime, operator, rows_of("tabular", *events, frame=True))
-    )
-    assert (letter["kind"], letter["event_id"], letter["row"]) == ("late", "e1", 1)
-    assert letter["reason"] == "older than the windows of its customer reach back"
-    assert decode_frame(letter["value"])["event_id"].to_pylist() == ["e1"]
-    kept = concat_rows([rows for _, rows in on])
-    assert kept.event_id == ["e0", "e2", "e3"]
-    paid = kept.columns[windows_column("customer")][:, 0].tolist()
-    assert paid == [10.0, 10.0, 20.0]
+def test_a_restart_with_other_features_is_refused(runtime, task, rows_of, payment):
+    run(runtime, runtime.open(window_operator(task)), rows_of("tabular", payment()))
+    features = [
+        one if isinstance(one, str) else {**one, "window": "2m"}
+        for one in task["features"]
+    ]
+    longer = {**task, "features": features}
+    operator = runtime.open(window_operator(longer))
+    with pytest.raises(StateError, match=r"windows of customer.*120000 ms back"):
+        run(runtime, operator, rows_of("tabular", payment(1)))
 
 
-def test_a_frame_of_late_rows_alone_gives_letters_alone(
-    runtime, task, rows_of, payment, apart
+class Feed:
+    """Labels that lie in a topic, and who asked for them."""
+
+    def __init__(self, *place, now_ms):
+        self.asked = []
+        self.read_to = {0: 3, 1: 4}
+        self.waiting = None
+
+    def fresh(self, created_ms):
+        self.asked.append(created_ms)
+        waiting, self.waiting = self.waiting, None
+        return waiting
+
+
+def test_labels_are_read_before_a_frame_is_answered(
+    runtime, monkeypatch, task, rows_of, payment
 ):
-    operator = runtime.open(window_operator(task))
-    run(runtime, operator, rows_of("tabular", payment()))
-    late = payment(1, event_time_ms=AT_MS - 3_600_000)
-    on, letters = apart(run(runtime, operator, rows_of("tabular", late)))
-    assert on == []
-    assert [x["event_id"] for x in letters] == ["e1"]
-    assert letters[0]["value"].startswith(b'{"event_id": "e1"')
+    monkeypatch.setattr(aggregate, "LabelFeed", Feed)
+    risk = {"name": "risk", "entity": "customer", "agg": "rate", "column": "label"}
+    spec = {**task, "features": [{**risk, "window": "1m"}]}
+    operator = runtime.open(window_operator(spec))
+    run(runtime, operator, rows_of("tabular", payment(0)))
+    cases = pa.array([payment(0)["case_id"]])
+    known_ms = np.array([AT_MS + 5000])
+    operator._feed.waiting = (cases, known_ms, np.array([1.0]))
+    seen = []
+    for n, after_ms in ((1, 4999), (2, 5000)):
+        event = payment(n, event_time_ms=AT_MS + after_ms)
+        ((_, rows),) = run(runtime, operator, rows_of("tabular", event))
+        seen.append(rows.columns[windows_column("customer")][0, 0])
+        assert rows.columns[LABELS_READ].tolist() == [[3, 4]]
+    assert seen == [0.0, 1.0]
+    assert len(operator._feed.asked) == 3
 
 
 class Nodes:
@@ -231,7 +259,7 @@ class Nodes:
             stage, sender, key = self.draw.choice(sorted(waiting))
             _, body = channels[stage, sender, key].pop(0)
             if stage == len(self.stages):
-                for i, event_id in enumerate(body.event_id):
+                for i, event_id in enumerate(body.event_id.to_pylist()):
                     columns = [body.columns[windows_column(e)][i] for e in ENTITIES]
                     found[event_id] = np.concatenate(columns).tobytes()
                 continue
@@ -255,6 +283,6 @@ def test_several_nodes_give_the_features_that_one_gives(
         for at in range(0, len(sent), 9)
     ]
     alone = Nodes(new_runtime, task, 1, seed=0).send(frames)
-    assert len(alone) == len(events)
+    assert len(alone) == len(sent)
     for seed in range(3):
         assert Nodes(new_runtime, task, nodes, seed).send(frames) == alone

@@ -1,0 +1,82 @@
+"""What windows should say, worked out row by row in plain Python."""
+
+import math
+from typing import Any
+
+from automl.task import WindowFeature
+
+
+class Reference:
+    """Keeps every row of every entity and every label, and looks at all of them."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Any, list[dict[str, Any]]] = {}
+        self.labels: dict[str, list[tuple[int, float]]] = {}
+
+    def add_label(self, case: str, label_time_ms: int, label: float) -> None:
+        self.labels.setdefault(case, []).append((label_time_ms, label))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Puts a row behind all rows of its entity that are not later."""
+        rows = self.rows.setdefault(row["card"], [])
+        place = sum(1 for one in rows if one["t"] <= row["t"])
+        rows.insert(place, row)
+
+    def value(self, feature: WindowFeature, row: dict[str, Any]) -> float:
+        until = row["t"] - feature.delay_ms
+        seen = [
+            one
+            for one in self.rows[row["card"]]
+            if until - feature.window_ms < one["t"] <= until and passes(feature, one)
+        ]
+        if feature.agg == "age":
+            others = [one for one in seen if one is not row]
+            return (row["t"] - others[-1]["t"]) / 1000 if others else math.nan
+        if feature.column is None:
+            per_row = 1.0 if feature.agg == "count" else 1000 / feature.window_ms
+            return len(seen) * per_row
+        if feature.column == "label":
+            found = [self._label(one["case"], row["t"]) for one in seen]
+        else:
+            found = [one[feature.column] for one in seen]
+        return aggregate(feature.agg, [x for x in found if x is not None])
+
+    def _label(self, case: str, asked_ms: int) -> float | None:
+        known = [
+            (time_ms, number, label)
+            for number, (time_ms, label) in enumerate(self.labels.get(case, []))
+            if time_ms <= asked_ms
+        ]
+        return max(known)[2] if known else None
+
+
+def passes(feature: WindowFeature, row: dict[str, Any]) -> bool:
+    where = feature.where
+    if where is None:
+        return True
+    value = row[where.column]
+    if value is None:
+        return False
+    return bool(value > where.value if where.op == ">" else value == where.value)
+
+
+def aggregate(agg: str, values: list[Any]) -> float:
+    if agg == "count":
+        return len(values)
+    if agg == "distinct":
+        return len(set(values))
+    if agg == "sum":
+        return math.fsum(values)
+    if agg == "rate":
+        return sum(1 for x in values if x) / len(values) if values else 0.0
+    if not values:
+        return math.nan
+    mean = math.fsum(values) / len(values) if agg in ("mean", "std") else 0.0
+    if agg == "mean":
+        return mean
+    if agg == "std":
+        squares = [(x - mean) ** 2 for x in values]
+        return math.sqrt(math.fsum(squares) / len(values))
+    if agg == "last":
+        return values[-1]
+    return min(values) if agg == "min" else max(values)
