@@ -8,8 +8,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def borrowed(typing_context: Any, arrays: Any) -> Any:
+@intrinsic
+def _borrowed(typing_context: Any, arrays: Any) -> Any:
     """Gives a named tuple of arrays as it is, for use in compiled code only.
 
     Compiled code counts references whenever it takes an array out of a tuple, with an
@@ -31,3 +31,7 @@ def borrowed(typing_context: Any, arrays: Any) -> Any:
         return context.make_tuple(builder, kind, items)
 
     return arrays(arrays), generate
+
+
+#: What compiled code calls, with the arrays alone.
+borrowed: Any = _borrowed

@@ -58,4 +58,6 @@ def compile_all() -> None:
 if __name__ == "__main__":
     began = time.monotonic()
     compile_all()
-    print(f"compiled code ready after {time.monotonic() - began:.0f} s", file=sys.stderr)
+    print(
+        f"compiled code ready after {time.monotonic() - began:.0f} s", file=sys.stderr
+    )

@@ -111,7 +111,7 @@ def to_double(words):  # type: ignore[no-untyped-def]
     half = uint64(0x400)
     if beyond > half or (beyond == half and (rest != _ZERO or whole & _ONE)):
         whole += _ONE
-    found = math.ldexp(np.float64(whole), 64 * top - np.int64(lead) + 11 - 128)
+    found = math.ldexp(float(whole), int(64 * top - np.int64(lead) + 11 - 128))
     return -found if negative else found
 
 
@@ -128,7 +128,7 @@ def deviation(sums, squares, count):  # type: ignore[no-untyped-def]
     b_high, b_low = _pair_product(s_high, s_low, s_high, s_low)
     high, low = _two_sum(a_high, -b_high)
     spread = high + (low + (a_low - b_low))
-    return math.sqrt(spread) / count if spread > 0.0 else 0.0
+    return math.sqrt(spread / (count * count)) if spread > 0.0 else 0.0
 
 
 @njit(cache=True)

@@ -26,7 +26,7 @@ class LabelTable(NamedTuple):
         old_time: int64 (M,), versions that were followed by another.
         old_value: float64 (M,).
         old_older: int64 (M,).
-        count: int64 (2,): cases, old versions.
+        tally: int64 (2,): cases, old versions.
     """
 
     case: npt.NDArray[np.uint64]
@@ -36,7 +36,7 @@ class LabelTable(NamedTuple):
     old_time: npt.NDArray[np.int64]
     old_value: npt.NDArray[np.float64]
     old_older: npt.NDArray[np.int64]
-    count: npt.NDArray[np.int64]
+    tally: npt.NDArray[np.int64]
 
 
 def new_labels(places: int = 1024, versions: int = 64) -> LabelTable:
@@ -49,14 +49,14 @@ def new_labels(places: int = 1024, versions: int = 64) -> LabelTable:
         old_time=np.empty(versions, dtype=np.int64),
         old_value=np.empty(versions, dtype=np.float64),
         old_older=np.empty(versions, dtype=np.int64),
-        count=np.zeros(2, dtype=np.int64),
+        tally=np.zeros(2, dtype=np.int64),
     )
 
 
 def with_room(labels: LabelTable, more: int, forget_ms: int) -> LabelTable:
     """The table with room for more labels; those from before `forget_ms` may go."""
-    versions = int(labels.count[CORRECTED])
-    if 2 * (int(labels.count[USED]) + more) > len(labels.case):
+    versions = int(labels.tally[CORRECTED])
+    if 2 * (int(labels.tally[USED]) + more) > len(labels.case):
         live = int(np.count_nonzero((labels.case != 0) & (labels.time >= forget_ms)))
         places = 1024
         while places < 4 * (live + more):
@@ -68,7 +68,7 @@ def with_room(labels: LabelTable, more: int, forget_ms: int) -> LabelTable:
             old_value=labels.old_value,
             old_older=labels.old_older,
         )
-        labels.count[CORRECTED] = versions
+        labels.tally[CORRECTED] = versions
     if versions + more > len(labels.old_time):
         room = max(2 * len(labels.old_time), versions + more)
         old = {
@@ -91,7 +91,7 @@ def _copy_live(source, target, forget_ms):  # type: ignore[no-untyped-def]
             target.time[at] = source.time[i]
             target.value[at] = source.value[i]
             target.older[at] = source.older[i]
-            target.count[USED] += 1
+            target.tally[USED] += 1
 
 
 @njit(cache=True)
@@ -108,14 +108,14 @@ def put_labels(labels, cases, times, values):  # type: ignore[no-untyped-def]
             if labels.time[at] == times[i] and labels.value[at] == values[i]:
                 continue
             corrected += 1
-            older = labels.count[CORRECTED]
-            labels.count[CORRECTED] += 1
+            older = labels.tally[CORRECTED]
+            labels.tally[CORRECTED] += 1
             labels.old_time[older] = labels.time[at]
             labels.old_value[older] = labels.value[at]
             labels.old_older[older] = labels.older[at]
         else:
             labels.case[at] = cases[i]
-            labels.count[USED] += 1
+            labels.tally[USED] += 1
         labels.time[at] = times[i]
         labels.value[at] = values[i]
         labels.older[at] = older

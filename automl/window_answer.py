@@ -14,7 +14,6 @@ from automl.window_plan import (
     AGE,
     COUNT,
     DISTINCT,
-    LABEL,
     MAX,
     MEAN,
     MIN,
@@ -60,12 +59,12 @@ class Seen(NamedTuple):
     Attributes:
         bits: int64 (L, N), values.
         turn: int64 (L, N), the walk that put them there.
-        count: int64 (L + 1,): different values by lane, then the walk's number.
+        tally: int64 (L + 1,): different values by lane, then the walk's number.
     """
 
     bits: npt.NDArray[np.int64]
     turn: npt.NDArray[np.int64]
-    count: npt.NDArray[np.int64]
+    tally: npt.NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True)
@@ -122,7 +121,8 @@ def observe(  # type: ignore[no-untyped-def]
                     out[row],
                 )
     if len(keys):
-        sweep(store, clock[len(keys) - 1] - keep_ms, len(keys) // 4 + 1)
+        # more than can be new, so that the silent ones do not pile up
+        sweep(store, clock[len(keys) - 1] - keep_ms, 2 * len(keys))
     return len(keys)
 
 
@@ -136,11 +136,11 @@ def _answer(  # type: ignore[no-untyped-def]
     end = places_until(store, entity, time_ms - delay)
     if delay == 0:
         end = max(end, own + 1)
-    seen.count[len(program.lanes)] += 1
+    seen.tally[len(program.lanes)] += 1
     exact = False
     for one in lanes:
         clear_lane(store, ANSWER, one)
-        seen.count[one] = 0
+        seen.tally[one] = 0
         exact |= program.lanes[one, 0] & DISTINCT != 0
     place = end
     for window in range(first, last):
@@ -244,7 +244,7 @@ def _big_tile(store, labels, keeps, entity, place):  # type: ignore[no-untyped-d
 @njit(cache=True)
 def _note(store, seen, keeps, lane, begin, end):  # type: ignore[no-untyped-def]
     """Counts the values of rows that this walk did not meet before."""
-    turn = seen.count[len(seen.count) - 1]
+    turn = seen.tally[len(seen.tally) - 1]
     mask = uint64(seen.bits.shape[1] - 1)
     for row in range(begin, end):
         bits = store.bits[row, lane]
@@ -256,7 +256,7 @@ def _note(store, seen, keeps, lane, begin, end):  # type: ignore[no-untyped-def]
         if seen.turn[lane, at] != turn:
             seen.turn[lane, at] = turn
             seen.bits[lane, at] = bits
-            seen.count[lane] += 1
+            seen.tally[lane] += 1
 
 
 @njit(cache=True)
@@ -273,9 +273,7 @@ def _age(store, keeps, entity, lane, time_ms, begin, end, own):  # type: ignore[
     """Seconds since the last row before the one that asks; lane -1 takes any row."""
     for place in range(end - 1, max(begin, entity[GONE]) - 1, -1):
         at = entity[AT] + place - entity[GONE]
-        if place != own and (
-            lane < 0 or _is_there(keeps, lane, store.bits[at, lane])
-        ):
+        if place != own and (lane < 0 or _is_there(keeps, lane, store.bits[at, lane])):
             return (time_ms - store.time[at]) / 1000.0
     return np.nan
 
@@ -287,7 +285,7 @@ def _read(store, seen, read, lane, scale):  # type: ignore[no-untyped-def]
     if read == COUNT:
         return count[0] * scale
     if read == UNIQUE:
-        return float(seen.count[lane])
+        return float(seen.tally[lane])
     words = store.tile_words
     if read == TOTAL:
         return to_double(read_words(words, ANSWER, lane, 0))

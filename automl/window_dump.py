@@ -34,13 +34,13 @@ _TILE_ARRAYS = ("tile_time", "tile_count", "tile_words", "tile_value")
 def dump_rows(store, shards, shard):  # type: ignore[no-untyped-def]
     """The rows of a shard's entities, packed, each entity's in their order."""
     total = 0
-    for slot in range(store.count[SLOTS_TOP]):
+    for slot in range(store.tally[SLOTS_TOP]):
         if _is_of(store, slot, shards, shard):
             total += store.entities[slot, ROWS]
     lanes = store.bits.shape[1]
     rows = np.zeros((total, 3 + lanes), dtype=np.int64)
     row = 0
-    for slot in range(store.count[SLOTS_TOP]):
+    for slot in range(store.tally[SLOTS_TOP]):
         if not _is_of(store, slot, shards, shard):
             continue
         first = store.entities[slot, AT]

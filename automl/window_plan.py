@@ -7,7 +7,7 @@ end at the same row, so one walk backwards from there answers all of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any, NamedTuple
 
@@ -19,7 +19,14 @@ from automl.keys import MISSING, key_of
 from automl.task import TaskSpec, Where, WindowFeature
 from automl.task_features import LABEL_COLUMN
 
-COMPARE = {"<": lt, "<=": le, "==": eq, "!=": ne, ">=": ge, ">": gt}
+COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "<": lt,
+    "<=": le,
+    "==": eq,
+    "!=": ne,
+    ">=": ge,
+    ">": gt,
+}
 
 #: What a lane must keep besides counts, extremes and the last value.
 SUM, SQUARE, DISTINCT, LABEL, TEXT = 1, 2, 4, 8, 16
@@ -129,7 +136,11 @@ def _program(
 ) -> Program:
     index = {lane: i for i, lane in enumerate(lanes)}
     keeps = np.zeros((len(lanes), 2), dtype=np.int64)
-    groups, group_lanes, windows, reads, scale = [], [], [], [], []
+    groups: list[tuple[int, ...]] = []
+    group_lanes: list[int] = []
+    windows: list[tuple[int, ...]] = []
+    reads: list[tuple[int, ...]] = []
+    scale: list[float] = []
     slots = {id(feature): slot for slot, feature in enumerate(features)}
     for delay_ms in sorted({f.delay_ms for f in features}):
         ours = [f for f in features if f.delay_ms == delay_ms]

@@ -97,7 +97,7 @@ def put_row(  # type: ignore[no-untyped-def]
             copy_row(store, at + i - 1, at + i)
     _write(store, labels, at + index, time_ms, bits, case)
     entity[ROWS] = rows + 1
-    store.count[KEPT] += 1
+    store.tally[KEPT] += 1
     place = entity[GONE] + index
     entity[TILES] = min(entity[TILES], place >> TILE_BITS)
     entity[BIG] = min(entity[BIG], place // BLOCK)
@@ -145,19 +145,19 @@ def prune(store, entity, forget_ms):  # type: ignore[no-untyped-def]
     for i in range(cut, entity[ROWS]):
         copy_row(store, at + i, at + i - cut)
     entity[ROWS] -= cut
-    store.count[KEPT] -= cut
+    store.tally[KEPT] -= cut
     entity[TILES] = entity[BIG] = 0
 
 
 @njit(cache=True)
 def sweep(store, forget_ms, steps):  # type: ignore[no-untyped-def]
     """Looks at some entities in turn: drops those whose rows are all too old."""
-    top = store.count[SLOTS_TOP]
+    top = store.tally[SLOTS_TOP]
     if top == 0:
         return
     for _ in range(min(steps, top)):
-        slot = store.count[SWEEP] % top
-        store.count[SWEEP] = slot + 1
+        slot = store.tally[SWEEP] % top
+        store.tally[SWEEP] = slot + 1
         entity = store.entities[slot]
         rows = entity[ROWS]
         if entity[ROOM] <= 0 or rows == 0:
@@ -185,7 +185,7 @@ def _drop_to_tiles(store, labels, keeps, entity, head):  # type: ignore[no-untyp
         copy_row(store, at + i, at + i - drop)
     entity[ROWS] -= drop
     entity[GONE] += drop
-    store.count[KEPT] -= drop
+    store.tally[KEPT] -= drop
 
 
 @njit(cache=True)

@@ -15,7 +15,7 @@ compiled code stops and says which; `grown` makes it twice as large. Legend: `R`
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ TILES_AT, TILES_ROOM, TILES = 4, 5, 6
 BIG_AT, BIG_ROOM, BIG = 7, 8, 9
 KEY, FIELDS = 10, 11
 
-# What `count` holds.
+# What `tally` holds.
 ROWS_TOP, TILES_TOP, SLOTS_TOP, SLOT_FREE, KEPT, SWEEP, EPOCH, NEED = range(8)
 NEED_ROWS, NEED_TILES = 1, 2
 
@@ -60,7 +60,7 @@ class Store(NamedTuple):
         tile_words: uint64 (E, L, WORDS): sum and sum of squares.
         tile_value: float64 (E, L, 3): smallest, largest, last.
         free: int64 (2, 64), first free block of each size, of rows and of tiles.
-        count: int64, running figures.
+        tally: int64, running figures.
     """
 
     keys: npt.NDArray[np.uint64]
@@ -76,16 +76,16 @@ class Store(NamedTuple):
     tile_words: npt.NDArray[np.uint64]
     tile_value: npt.NDArray[np.float64]
     free: npt.NDArray[np.int64]
-    count: npt.NDArray[np.int64]
+    tally: npt.NDArray[np.int64]
 
 
 def new_store(own_lanes: int, lanes: int, *, labels: bool) -> Store:
     """An empty store for rows of `own_lanes` lanes and tiles of `lanes` lanes."""
     rows, tiles, slots = 1024, 64, 256
     labelled = rows if labels else 0
-    count = np.zeros(8, dtype=np.int64)
-    count[SLOT_FREE] = -1
-    count[TILES_TOP] = 1  # the first tile is where an answer is put together
+    tally = np.zeros(8, dtype=np.int64)
+    tally[SLOT_FREE] = -1
+    tally[TILES_TOP] = 1  # the first tile is where an answer is put together
     return Store(
         keys=np.zeros(2 * slots, dtype=np.uint64),
         slots=np.zeros(2 * slots, dtype=np.int64),
@@ -100,16 +100,17 @@ def new_store(own_lanes: int, lanes: int, *, labels: bool) -> Store:
         tile_words=np.empty((tiles, lanes, WORDS), dtype=np.uint64),
         tile_value=np.empty((tiles, lanes, 3), dtype=np.float64),
         free=np.full((2, 64), -1, dtype=np.int64),
-        count=count,
+        tally=tally,
     )
 
 
 def grown(store: Store, need: int) -> Store:
     """The store with twice the rows, or twice the tiles."""
-    names = ("time", "bits", "case", "known", "label")
+    names: tuple[str, ...] = ("time", "bits", "case", "known", "label")
     if need == NEED_TILES:
         names = ("tile_time", "tile_count", "tile_words", "tile_value")
-    return store._replace(**{name: _doubled(getattr(store, name)) for name in names})
+    more: dict[str, Any] = {name: _doubled(getattr(store, name)) for name in names}
+    return store._replace(**more)
 
 
 def _doubled(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -120,7 +121,7 @@ def _doubled(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 
 def with_room(store: Store, entities: int) -> Store:
     """The store with room for so many more entities."""
-    used = int(store.count[SLOTS_TOP])
+    used = int(store.tally[SLOTS_TOP])
     slots = len(store.entities)
     while slots < used + entities:
         slots *= 2
@@ -161,7 +162,7 @@ def find(store, key):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def add_entity(store, key):  # type: ignore[no-untyped-def]
     """The slot of a new entity; there must be room for it."""
-    count = store.count
+    count = store.tally
     slot = count[SLOT_FREE]
     if slot >= 0:
         count[SLOT_FREE] = store.entities[slot, AT]
@@ -184,7 +185,7 @@ def remove_entity(store, slot):  # type: ignore[no-untyped-def]
     """Forget an entity and free its blocks."""
     entity = store.entities[slot]
     key = entity[KEY : KEY + 1].view(np.uint64)[0]
-    store.count[KEPT] -= entity[ROWS]
+    store.tally[KEPT] -= entity[ROWS]
     _give_rows(store, entity[AT], entity[ROOM])
     _give_tiles(store, entity[TILES_AT], entity[TILES_ROOM])
     _give_tiles(store, entity[BIG_AT], entity[BIG_ROOM])
@@ -202,9 +203,9 @@ def remove_entity(store, slot):  # type: ignore[no-untyped-def]
         at = (at + uint64(1)) & mask
     keys[hole] = uint64(0)
     entity[:] = 0
-    entity[AT] = store.count[SLOT_FREE]
+    entity[AT] = store.tally[SLOT_FREE]
     entity[ROOM] = -1
-    store.count[SLOT_FREE] = slot
+    store.tally[SLOT_FREE] = slot
 
 
 @njit(cache=True)
@@ -222,11 +223,11 @@ def _take_rows(store, size):  # type: ignore[no-untyped-def]
     if at >= 0:
         store.free[0, kind] = store.time[at]
         return at
-    at = store.count[ROWS_TOP]
+    at = store.tally[ROWS_TOP]
     if at + size > len(store.time):
-        store.count[NEED] = NEED_ROWS
+        store.tally[NEED] = NEED_ROWS
         return np.int64(-1)
-    store.count[ROWS_TOP] += size
+    store.tally[ROWS_TOP] += size
     return at
 
 
@@ -245,11 +246,11 @@ def _take_tiles(store, size):  # type: ignore[no-untyped-def]
     if at >= 0:
         store.free[1, kind] = store.tile_time[at, 0]
         return at
-    at = store.count[TILES_TOP]
+    at = store.tally[TILES_TOP]
     if at + size > len(store.tile_time):
-        store.count[NEED] = NEED_TILES
+        store.tally[NEED] = NEED_TILES
         return np.int64(-1)
-    store.count[TILES_TOP] += size
+    store.tally[TILES_TOP] += size
     return at
 
 
@@ -298,8 +299,7 @@ def copy_tile(store, source, target):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def ensure_tiles(store, entity, level, tiles):  # type: ignore[no-untyped-def]
-    """Room for so many tiles of a level (`TILES_AT`, `BIG_AT`); False if there is none.
-    """
+    """Room for so many tiles of a level (`TILES_AT`, `BIG_AT`); False if none is."""
     room = entity[level + 1]
     if room >= tiles:
         return True

@@ -49,7 +49,7 @@ def add_rows(store, labels, keeps, tile, lane, begin, end, asked_ms):  # type: i
         values[tile, lane, 2],
     )
     total, square = read_words(words, tile, lane, 0), read_words(words, tile, lane, 4)
-    corrections = store.count[EPOCH]
+    corrections = store.tally[EPOCH]
     for at in range(end - 1, begin - 1, -1):
         if is_label:
             if filter_lane >= 0 and bits[at, filter_lane] != _ONE_BITS:
@@ -92,6 +92,7 @@ def add_rows(store, labels, keeps, tile, lane, begin, end, asked_ms):  # type: i
 
 @njit(cache=True)
 def read_words(words, tile, lane, first):  # type: ignore[no-untyped-def]
+    """A sum of a tile's lane: at 0 of its values, at 4 of their squares."""
     return (
         words[tile, lane, first],
         words[tile, lane, first + 1],
@@ -102,6 +103,7 @@ def read_words(words, tile, lane, first):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def put_words(words, tile, lane, first, value):  # type: ignore[no-untyped-def]
+    """Writes what `read_words` reads."""
     words[tile, lane, first] = value[0]
     words[tile, lane, first + 1] = value[1]
     words[tile, lane, first + 2] = value[2]
@@ -150,13 +152,13 @@ def make_tile(store, labels, keeps, tile, at):  # type: ignore[no-untyped-def]
     if len(store.case):
         for i in range(at, at + TILE):
             until = max(until, store.known[i])
-            if store.count[EPOCH]:
+            if store.tally[EPOCH]:
                 found = find_label(labels, store.case[i])
                 if found >= 0 and labels.older[found] >= 0:
                     until = np.int64(NEVER)  # corrected: answered row by row
     store.tile_time[tile, 0] = store.time[at + TILE - 1]
     store.tile_time[tile, 1] = until
-    store.tile_time[tile, 2] = store.count[EPOCH]
+    store.tile_time[tile, 2] = store.tally[EPOCH]
 
 
 @njit(cache=True)
@@ -179,7 +181,7 @@ def is_stale(store, tile):  # type: ignore[no-untyped-def]
     """Whether labels in a tile were unknown or may have been corrected since."""
     return (
         store.tile_time[tile, 1] == NEVER
-        or store.tile_time[tile, 2] != store.count[EPOCH]
+        or store.tile_time[tile, 2] != store.tally[EPOCH]
     )
 
 
@@ -188,5 +190,5 @@ def all_known(store, tile, asked_ms):  # type: ignore[no-untyped-def]
     """Whether every label in a tile counts at a time, and none was corrected since."""
     return (
         store.tile_time[tile, 1] <= asked_ms
-        and store.tile_time[tile, 2] == store.count[EPOCH]
+        and store.tile_time[tile, 2] == store.tally[EPOCH]
     )

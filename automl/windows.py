@@ -82,7 +82,7 @@ class EntityWindows:
         self._seen = Seen(
             bits=np.zeros(room, dtype=np.int64),
             turn=np.zeros(room, dtype=np.int64),
-            count=np.zeros(lanes + 1, dtype=np.int64),
+            tally=np.zeros(lanes + 1, dtype=np.int64),
         )
 
     @property
@@ -98,7 +98,7 @@ class EntityWindows:
     @property
     def rows_kept(self) -> int:
         """How many rows are kept as they are."""
-        return int(self._store.count[KEPT])
+        return int(self._store.tally[KEPT])
 
     @property
     def memory_bytes(self) -> int:
@@ -127,7 +127,7 @@ class EntityWindows:
             np.array(label_time_ms, dtype=np.int64),
             np.array(labels, dtype=np.float64),
         )
-        self._store.count[EPOCH] += corrected > 0
+        self._store.tally[EPOCH] += corrected > 0
 
     def observe(
         self,
@@ -222,7 +222,7 @@ class EntityWindows:
             )
             if done == count:
                 return out
-            need = int(self._store.count[NEED])
+            need = int(self._store.tally[NEED])
             self._store = window_store.grown(self._store, need)
 
     def dump(self, shards: int, shard: int) -> Iterator[Any]:
@@ -243,4 +243,4 @@ class EntityWindows:
     @property
     def room_used(self) -> int:
         """Rows of the row arrays that blocks cover; for measurements."""
-        return int(self._store.count[ROWS_TOP])
+        return int(self._store.tally[ROWS_TOP])

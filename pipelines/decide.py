@@ -97,8 +97,10 @@ def decision_frames(
 
 
 #: What an alert takes over from its decision as it is.
-_TOLD = ("decision_id", "case_id", "revision", "threshold", "model_name", "alert")
-_TOLD += ("score", "model_version", "modalities")
+_TOLD = (
+    *("decision_id", "case_id", "revision", "threshold", "model_name", "alert"),
+    *("score", "model_version", "modalities"),
+)
 
 
 @cache

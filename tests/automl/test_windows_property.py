@@ -56,9 +56,7 @@ def features(draw: Any) -> list[dict[str, Any]]:
 @st.composite
 def events(draw: Any) -> list[tuple[int, str, float | None, str | None]]:
     step = st.sampled_from([0, 0, 1, 250, 999, 1000, -1, -400, -2500])
-    amount = st.one_of(
-        st.none(), st.integers(0, 9).map(float), st.floats(-1e12, 1e12)
-    )
+    amount = st.one_of(st.none(), st.integers(0, 9).map(float), st.floats(-1e12, 1e12))
     card = st.sampled_from(["a", "b", "c"])
     row = st.tuples(step, card, amount, st.sampled_from(CHANNELS))
     return draw(st.lists(row, min_size=1, max_size=30))
