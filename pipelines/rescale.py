@@ -46,6 +46,12 @@ def stopped_jobs(local: Stack, prefix: str | None = None) -> dict[str, JobConfig
     return {n: config for n, config in both if prefix in (None, config.prefix)}
 
 
+def forget_stopped(local: Stack, prefix: str) -> None:
+    """Give up the stopped jobs of a run, whose topics go too."""
+    for name in stopped_jobs(local, prefix):
+        (_stopped(local) / f"{name}.json").unlink()
+
+
 def rescale(
     local: Stack, nodes: int, *, prefix: str | None = None, say: Say | None = None
 ) -> list[Moved]:
@@ -72,8 +78,14 @@ def rescale(
         name: dataclasses.replace(config, nodes=nodes)
         for name, (_, config) in running.items()
     }
-    left = stopped_jobs(local, prefix)
-    wanted |= {n: dataclasses.replace(c, nodes=nodes) for n, c in left.items()}
+    for name, config in stopped_jobs(local, prefix).items():
+        if name in running:  # it was started some other way: what was left is of before
+            (_stopped(local) / f"{name}.json").unlink()
+        else:
+            # the broker of this home may have another port than it had then
+            wanted[name] = dataclasses.replace(
+                config, nodes=nodes, bootstrap=local.bootstrap
+            )
     if not wanted:
         msg = "no encode or score job runs here; start one with: sluice run score"
         raise JobError(msg)

@@ -21,6 +21,7 @@ from pipelines.account import Balance, Ledger
 from pipelines.config import JobConfig
 from pipelines.feature_table import Served, read_served
 from pipelines.replay import Sent, replay
+from pipelines.rescale import forget_stopped
 from pipelines.skew_check import labels_table
 
 #: Told one line per step.
@@ -148,6 +149,7 @@ def stream(
         ledger.close()
         for job_id in _job_ids(local, prefix):
             jobs.cancel(local, job_id)
+        forget_stopped(local, prefix)
         delete_topics(local.bootstrap, prefix=prefix)
         if short > 0:
             stack.set_nodes(local.home, nodes_before)

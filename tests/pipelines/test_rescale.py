@@ -11,12 +11,13 @@ from pipelines import rescale as module
 from pipelines.commands import scale as command
 from pipelines.config import ConfigError, JobConfig
 from pipelines.jobs import JobError
-from pipelines.rescale import rescale, stopped_jobs
+from pipelines.rescale import forget_stopped, rescale, stopped_jobs
 
 
 @dataclasses.dataclass
 class Local:
     home: object
+    bootstrap: str = "b:1"
     nodes: int = 2
 
 
@@ -190,6 +191,38 @@ def test_a_job_that_does_not_start_again_is_kept_for_the_next_call(cluster):
         ("encode", 2),
         ("score", None),
     ]
+    assert stopped_jobs(cluster.local) == {}
+
+
+def test_what_is_left_of_an_earlier_stop_does_not_rule_a_running_job(cluster):
+    cluster.refuses_start = {"score"}
+    with pytest.raises(JobError, match="score is stopped"):
+        rescale(cluster.local, 2)
+    cluster.refuses_start = set()
+    fresh = dataclasses.replace(cluster.config, collect_wait_ms=9)
+    cluster.running["score"] = fresh
+    rescale(cluster.local, 1)
+    assert cluster.running["score"].collect_wait_ms == 9
+    assert stopped_jobs(cluster.local) == {}
+
+
+def test_a_stopped_job_goes_on_with_the_broker_where_it_is_now(cluster):
+    cluster.refuses_start = {"score"}
+    with pytest.raises(JobError, match="score is stopped"):
+        rescale(cluster.local, 1)
+    cluster.refuses_start = set()
+    rescale(dataclasses.replace(cluster.local, bootstrap="b:2"), 1)
+    assert cluster.running["score"].bootstrap == "b:2"
+
+
+def test_the_stopped_jobs_of_a_run_can_be_given_up(cluster):
+    cluster.running = {"run.score": dataclasses.replace(cluster.config, prefix="run.")}
+    cluster.refuses_start = {"score"}
+    with pytest.raises(JobError, match="score is stopped"):
+        rescale(cluster.local, 1)
+    forget_stopped(cluster.local, "other.")
+    assert [*stopped_jobs(cluster.local)] == ["run.score"]
+    forget_stopped(cluster.local, "run.")
     assert stopped_jobs(cluster.local) == {}
 
 
