@@ -73,6 +73,9 @@ class EntityWindows:
         self._head = head_rows or (
             LABELLED_HEAD_ROWS if plan.uses_labels else HEAD_ROWS
         )
+        if self._head < 8192 or self._head & (self._head - 1):
+            msg = f"head_rows: expected a power of two from 8192 on, got {self._head}"
+            raise ValueError(msg)
         lanes = len(plan.program.lanes)
         self._store = new_store(plan.own_lanes, lanes, labels=plan.uses_labels)
         self._labels = new_labels()

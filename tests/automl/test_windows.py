@@ -292,3 +292,9 @@ def test_labels_need_the_keys_of_the_cases() -> None:
     windows = EntityWindows(resolved(feature("rate", column="label")), "card")
     with pytest.raises(ValueError, match="case_keys"):
         observe(windows, [1])
+
+
+@pytest.mark.parametrize("rows", [4096, 10_000])
+def test_a_head_of_another_size_is_refused(rows: int) -> None:
+    with pytest.raises(ValueError, match=f"power of two from 8192 on, got {rows}"):
+        EntityWindows(resolved(feature("count")), "card", head_rows=rows)

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from connectors.codec import encode_frame
-from connectors.labels import Label, labels_frame, read_labels
+from connectors.labels import Label, label_columns, labels_frame, read_labels
 from connectors.records import DeadLetter, Place
 from connectors.schemas import LABELS, TIME
 
@@ -132,3 +132,22 @@ def test_a_time_beyond_int64_stops_nothing():
 def test_times_of_any_unit_are_milliseconds(unit, count):
     value = frame_with(label_time=pa.array([count], pa.timestamp(unit, "UTC")))
     assert read_labels(value, AT) == ([label("a", 7000)], [])
+
+
+def test_many_values_become_columns_in_their_order():
+    values = [
+        labels_frame([label("b", 9, 0), label("a", 7, 1)]),
+        as_json(case_id="c"),
+        b"junk",
+        labels_frame([label("d", 8, 2), label("e", 8, 0)]),
+    ]
+    cases, times, labels, bad = label_columns(values)
+    assert cases.to_pylist() == ["b", "a", "c", "e"]
+    assert (times.tolist(), times.dtype) == ([9, 7, 5, 8], "int64")
+    assert (labels.tolist(), labels.dtype) == ([0.0, 1.0, 1.0, 0.0], "float64")
+    assert bad == 2
+
+
+def test_no_values_are_no_labels():
+    cases, times, labels, bad = label_columns([])
+    assert (len(cases), len(times), len(labels), bad) == (0, 0, 0, 0)
