@@ -17,6 +17,8 @@ from pipelines.stack import Stack
 
 #: The job that lets new TaskManagers import, and how long it may hold the move up.
 WARM_UP, WARM_UP_S = "warm-up", 60.0
+#: How long a stopped job may take to leave its slots.
+FREE_S = 5.0
 #: Told one line per step.
 Say = Callable[[str], None]
 
@@ -179,8 +181,13 @@ def _kind(name: str, config: JobConfig) -> str:
 
 def _without_free(local: Stack, needed: int, say: Say) -> Stack:
     """End the last TaskManagers down to `needed`, but none that works for a job."""
+    unneeded = {f"tm-{number}" for number in range(needed + 1, local.nodes + 1)}
+    deadline = time.monotonic() + FREE_S  # slots of a stopped job are free soon after
+    while not unneeded <= (free := jobs.free_nodes(local)):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
     nodes = local.nodes
-    free = jobs.free_nodes(local)
     while nodes > needed and f"tm-{nodes}" in free:
         nodes -= 1
     return stack.scale(local, nodes, say=say) if nodes < local.nodes else local

@@ -132,7 +132,17 @@ def test_nodes_that_nobody_needs_end_while_the_jobs_are_stopped(cluster):
     assert cluster.warmed == 0
 
 
+def test_slots_of_a_stopped_job_may_take_a_moment_to_be_free(cluster, monkeypatch):
+    cluster.local.nodes = 3
+    answers = [{"tm-1"}, {"tm-1", "tm-3"}]
+    monkeypatch.setattr(jobs, "free_nodes", lambda local: answers.pop(0))
+    monkeypatch.setattr(module.time, "sleep", lambda s: None)
+    rescale(cluster.local, 1)
+    assert "nodes 2" in cluster.did
+
+
 def test_a_node_that_works_for_another_job_is_kept(cluster, monkeypatch):
+    monkeypatch.setattr(module, "FREE_S", 0.0)
     cluster.local.nodes = 3
     monkeypatch.setattr(jobs, "free_nodes", lambda local: {"tm-1", "tm-2"})
     rescale(cluster.local, 1)
