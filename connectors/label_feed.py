@@ -59,6 +59,11 @@ class LabelFeed:
                 "isolation.level": "read_committed",
             }
         )
+        # asks for the ends: on the connection that fetches, a question waits until the
+        # fetch before it is answered, 100 ms when there is nothing new
+        self._asker = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": f"labels-{uuid.uuid4().hex}"}
+        )
         found = self._consumer.list_topics(topic, timeout=_ANSWER_S).topics[topic]
         if found.error is not None:
             msg = f"read topic {topic}: {found.error}; create it with: sluice up"
@@ -105,7 +110,7 @@ class LabelFeed:
 
     def _end(self, partition: int) -> int:
         place = TopicPartition(self._topic, partition)
-        found = self._consumer.get_watermark_offsets(place, timeout=_ANSWER_S)
+        found = self._asker.get_watermark_offsets(place, timeout=_ANSWER_S)
         if found is None:
             msg = f"ask for the end of {self._topic}[{partition}]: no answer"
             raise LabelFeedError(msg)
@@ -140,3 +145,4 @@ class LabelFeed:
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
+        self._asker.close()
