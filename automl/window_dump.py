@@ -19,6 +19,7 @@ from automl.window_store import (
     ROWS,
     SLOTS_TOP,
     TILE,
+    TILE_ARRAYS,
     TILES,
     TILES_AT,
     Store,
@@ -26,8 +27,6 @@ from automl.window_store import (
     ensure_tiles,
     grown,
 )
-
-_TILE_ARRAYS = ("tile_time", "tile_count", "tile_words", "tile_value")
 
 
 @njit(cache=True)
@@ -69,7 +68,7 @@ def dump_tiles(store: Store, shards: int, shard: int) -> Iterator[tuple[Any, ...
         if _is_of(store, slot, shards, shard):
             entity = store.entities[slot]
             first, tiles = entity[TILES_AT], entity[GONE] // TILE
-            arrays = [getattr(store, n)[first : first + tiles] for n in _TILE_ARRAYS]
+            arrays = [getattr(store, n)[first : first + tiles] for n in TILE_ARRAYS]
             yield int(entity[KEY]), int(entity[GONE]), [a.copy() for a in arrays]
 
 
@@ -85,7 +84,7 @@ def restore_tiles(store: Store, part: tuple[Any, ...]) -> Store:
         store = grown(store, NEED_TILES)
         entity = store.entities[slot]
     first = entity[TILES_AT]
-    for name, array in zip(_TILE_ARRAYS, arrays, strict=True):
+    for name, array in zip(TILE_ARRAYS, arrays, strict=True):
         getattr(store, name)[first : first + len(array)] = array
     entity[GONE], entity[TILES] = gone, gone // TILE
     return store

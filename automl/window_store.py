@@ -40,6 +40,8 @@ KEY, FIELDS = 10, 11
 # What `tally` holds.
 ROWS_TOP, TILES_TOP, SLOTS_TOP, SLOT_FREE, KEPT, SWEEP, EPOCH, NEED = range(8)
 NEED_ROWS, NEED_TILES = 1, 2
+#: The arrays of a `Store` that hold tiles.
+TILE_ARRAYS = ("tile_time", "tile_count", "tile_words", "tile_value")
 
 
 class Store(NamedTuple):
@@ -108,7 +110,7 @@ def grown(store: Store, need: int) -> Store:
     """The store with twice the rows, or twice the tiles."""
     names: tuple[str, ...] = ("time", "bits", "case", "known", "label")
     if need == NEED_TILES:
-        names = ("tile_time", "tile_count", "tile_words", "tile_value")
+        names = TILE_ARRAYS
     more: dict[str, Any] = {name: _doubled(getattr(store, name)) for name in names}
     return store._replace(**more)
 

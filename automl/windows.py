@@ -14,7 +14,7 @@ from automl.task import TaskSpec
 from automl.window_answer import Seen, observe
 from automl.window_dump import dump_rows, dump_tiles, restore_tiles
 from automl.window_plan import DISTINCT, WindowPlan
-from automl.window_store import EPOCH, KEPT, NEED, ROWS_TOP, new_store
+from automl.window_store import EPOCH, KEPT, NEED, new_store
 
 _DAY_MS = 86_400_000
 _LONG_AGO = -(2**62)
@@ -243,8 +243,3 @@ class EntityWindows:
         else:
             self._store = window_store.with_room(self._store, 1)
             self._store = restore_tiles(self._store, part)
-
-    @property
-    def room_used(self) -> int:
-        """Rows of the row arrays that blocks cover; for measurements."""
-        return int(self._store.tally[ROWS_TOP])
