@@ -92,10 +92,11 @@ def run(args: argparse.Namespace) -> int:
         if running is None:
             stack.stop(args.home)
     pq.write_table(done.decisions, args.out)
-    if done.served is not None and args.features is not None:
-        write_features(done.served.table, args.features)
-    if done.served is not None and args.served is not None:
-        write_served(args.served, done.served.frames, done.labels)
+    if done.served is not None:
+        if args.features is not None:
+            write_features(done.served.table, args.features)
+        if args.served is not None:
+            write_served(args.served, done.served.frames, done.labels)
     if args.dead_letters is not None:
         letters = pa.Table.from_pylist(done.dead_letters, schema=DEAD_LETTERS)
         pq.write_table(letters, args.dead_letters)

@@ -17,7 +17,7 @@ from pyflink.datastream.state import MapStateDescriptor, StateTtlConfig
 from automl.keys import text_keys
 from pipelines.operators.assemble import TABULAR, Case, case_after
 from pipelines.operators.case_table import CaseTable
-from pipelines.operators.shards import OwnShards, shard_of
+from pipelines.operators.shards import OwnShards, by_shard, shard_of
 
 #: How often a shard with held media looks for those that waited too long.
 TICK_MS = 1000
@@ -131,13 +131,12 @@ class CaseState:
             keys = np.concatenate([first[~np.isin(first, touched)], touched])
         if not len(keys):
             return
-        shard = (keys % np.uint64(self._shards)).astype(np.int64)
-        order = np.argsort(shard, kind="stable")
-        counts = np.bincount(shard)
-        bounds = [0, *np.cumsum(counts[counts > 0]).tolist()]
+        shards = by_shard(keys, self._shards)
+        order = np.concatenate([*shards.values()])
+        bounds = [0, *np.cumsum([len(members) for members in shards.values()]).tolist()]
         entries = self.table.packed(keys[order], bounds, now.clock_ms)
-        for at, entry in zip(np.flatnonzero(counts).tolist(), entries, strict=True):
-            self._own.use(at)
+        for shard, entry in zip(shards, entries, strict=True):
+            self._own.use(shard)
             self._log.put(self._entries, entry)
         self._entries += 1
         self._keep_cases(cases.items(), now)
