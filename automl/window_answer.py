@@ -192,7 +192,7 @@ def _walk(  # type: ignore[no-untyped-def]
                 size, tile = TILE, _tile(store, labels, keeps, entity, place)
             if inside or all_known(store, tile, asked_ms):
                 for lane in lanes:
-                    merge_lane(store, keeps, ANSWER, tile, lane)
+                    merge_lane(store, keeps[lane, 0], ANSWER, tile, lane)
                 place -= size
                 continue
         stop = max(begin, gone)

@@ -28,8 +28,9 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": gt,
 }
 
-#: What a lane must keep besides counts, extremes and the last value.
-SUM, SQUARE, DISTINCT, LABEL, TEXT = 1, 2, 4, 8, 16
+#: What is asked of a lane, and what it holds. Without `MORE`, that is its count with the
+#: sum of numbers, or with how many labels are not zero.
+SUM, SQUARE, DISTINCT, LABEL, TEXT, MORE = 1, 2, 4, 8, 16, 32
 
 #: How a feature is read off. Those above ROWS_AGE look at a lane, those up to it at
 #: the rows alone.
@@ -48,6 +49,7 @@ _READS = {
     "age": AGE,
 }
 _KEEPS = {"sum": SUM, "mean": SUM, "std": SUM | SQUARE, "distinct": DISTINCT}
+_ENOUGH = {False: ("count", "sum", "mean"), True: ("count", "rate")}
 _Lane = tuple[str | None, Where | None]
 
 
@@ -153,6 +155,8 @@ def _program(
                 lane = index.get(_lane_of(feature), -1)
                 if lane >= 0:
                     keeps[lane, 0] |= _KEEPS.get(feature.agg, 0)
+                    enough = _ENOUGH[feature.column == LABEL_COLUMN]
+                    keeps[lane, 0] |= 0 if feature.agg in enough else MORE
                 reads.append((slots[id(feature)], _read_of(feature), lane))
                 per_second = feature.agg == "rate" and feature.column is None
                 scale.append(1000.0 / window_ms if per_second else 1.0)

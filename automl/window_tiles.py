@@ -11,11 +11,14 @@ from numba import njit, uint64
 
 from automl.exact_sum import add, add_square, merge
 from automl.label_table import find_label, label_as_of
-from automl.window_plan import LABEL, SQUARE, SUM, TEXT
+from automl.window_plan import LABEL, MORE, SQUARE, SUM, TEXT
 from automl.window_store import BIG_AT, EPOCH, NEVER, TILE, TILES_AT, copy_tile
 
 #: 1.0 as bits: a row that passes a filter.
 _ONE_BITS = int(np.float64(1.0).view(np.int64))
+_FRACTION, _HIDDEN = uint64((1 << 52) - 1), uint64(1 << 52)
+#: Exponent field of a double whose last bit is worth 2**-64, the second word of a sum.
+_HALF = 1075 - 64
 
 
 @njit(cache=True)
@@ -37,7 +40,87 @@ def add_rows(store, labels, keeps, tile, lane, begin, end, asked_ms):  # type: i
     What the lane holds already is newer than these rows. A label is added as it was
     known at `asked_ms`, if it was.
     """
-    keep, filter_lane = keeps[lane, 0], keeps[lane, 1]
+    keep = keeps[lane, 0]
+    if keep & (MORE | TEXT):
+        _add_all(store, labels, keeps, tile, lane, begin, end, asked_ms, keep)
+    elif keep & LABEL:
+        _add_labels(store, labels, keeps, tile, lane, begin, end, asked_ms)
+    else:
+        _add_numbers(store, tile, lane, begin, end)
+
+
+@njit(cache=True)
+def _add_numbers(store, tile, lane, begin, end):  # type: ignore[no-untyped-def]
+    """Counts and sums up numbers.
+
+    Those from 2**-12 to 2**51 are summed up in two words, which has room for 2**11 of
+    them; others, rare, in four.
+    """
+    bits = store.bits
+    found = np.int64(0)
+    low, high = uint64(0), uint64(0)
+    total = read_words(store.tile_words, tile, lane, 0)
+    for start in range(begin, end, 1024):
+        low, high = uint64(0), uint64(0)
+        for at in range(start, min(start + 1024, end)):
+            raw = np.int64(bits[at, lane]).view(np.uint64)
+            exponent = np.int64((raw >> uint64(52)) & uint64(0x7FF))
+            if exponent == 0x7FF:  # missing
+                continue
+            found += 1
+            shift = exponent - _HALF
+            if shift < 0 or shift > 62:
+                total = add(total, np.int64(bits[at, lane]).view(np.float64))
+                continue
+            whole = (raw & _FRACTION) | _HIDDEN
+            part = whole << uint64(shift)
+            rest = (whole >> uint64(1)) >> uint64(63 - shift)
+            minus = uint64(0) - (raw >> uint64(63))  # all ones below zero
+            part, rest = part ^ minus, rest ^ minus
+            carry = uint64(part > ~(minus & uint64(1)))
+            part += minus & uint64(1)
+            rest += carry
+            low += part
+            high += rest + uint64(low < part)
+        sign = uint64(0) - (high >> uint64(63))
+        total = merge(total, (uint64(0), low, high, sign))
+    store.tile_count[tile, lane, 0] += found
+    put_words(store.tile_words, tile, lane, 0, total)
+
+
+@njit(cache=True)
+def _add_labels(store, labels, keeps, tile, lane, begin, end, asked_ms):  # type: ignore[no-untyped-def]
+    """Counts labels, and those that are not zero."""
+    filter_lane, bits = keeps[lane, 1], store.bits
+    known, label, corrections = store.known, store.label, store.tally[EPOCH]
+    found, not_zero = np.int64(0), np.int64(0)
+    for at in range(begin, end):
+        if filter_lane >= 0 and bits[at, filter_lane] != _ONE_BITS:
+            continue
+        there, value = _label_at(store, labels, known, label, corrections, at, asked_ms)
+        found += there
+        not_zero += there and value != 0.0
+    store.tile_count[tile, lane, 0] += found
+    store.tile_count[tile, lane, 1] += not_zero
+
+
+@njit(cache=True, inline="always")
+def _label_at(store, labels, known, label, corrections, at, asked_ms):  # type: ignore[no-untyped-def]
+    """The label of a row as it was known at a time: (known, label)."""
+    if known[at] == NEVER:
+        know_label(store, labels, at)
+    there, value = known[at] <= asked_ms, label[at]
+    if corrections:
+        place = find_label(labels, store.case[at])
+        if place >= 0 and labels.older[place] >= 0:
+            there, value = label_as_of(labels, place, asked_ms)
+    return there, value
+
+
+@njit(cache=True)
+def _add_all(store, labels, keeps, tile, lane, begin, end, asked_ms, keep):  # type: ignore[no-untyped-def]
+    """Adds everything that can be asked of a lane, as far as `keep` asks for sums."""
+    filter_lane = keeps[lane, 1]
     is_label, is_text = keep & LABEL != 0, keep & TEXT != 0
     sums, squares = keep & SUM != 0, keep & SQUARE != 0
     count, words = store.tile_count, store.tile_words
@@ -54,13 +137,9 @@ def add_rows(store, labels, keeps, tile, lane, begin, end, asked_ms):  # type: i
         if is_label:
             if filter_lane >= 0 and bits[at, filter_lane] != _ONE_BITS:
                 continue
-            if known[at] == NEVER:
-                know_label(store, labels, at)
-            there, value = known[at] <= asked_ms, store.label[at]
-            if corrections:
-                place = find_label(labels, store.case[at])
-                if place >= 0 and labels.older[place] >= 0:
-                    there, value = label_as_of(labels, place, asked_ms)
+            there, value = _label_at(
+                store, labels, known, store.label, corrections, at, asked_ms
+            )
             if not there:
                 continue
         elif is_text:
@@ -111,7 +190,7 @@ def put_words(words, tile, lane, first, value):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def merge_lane(store, keeps, tile, other, lane):  # type: ignore[no-untyped-def]
+def merge_lane(store, keep, tile, other, lane):  # type: ignore[no-untyped-def]
     """Adds a lane of another tile, which is older than what is there."""
     count, values, words = store.tile_count, store.tile_value, store.tile_words
     if count[other, lane, 0] == 0:
@@ -122,14 +201,14 @@ def merge_lane(store, keeps, tile, other, lane):  # type: ignore[no-untyped-def]
     count[tile, lane, 1] += count[other, lane, 1]
     values[tile, lane, 0] = min(values[tile, lane, 0], values[other, lane, 0])
     values[tile, lane, 1] = max(values[tile, lane, 1], values[other, lane, 1])
-    if keeps[lane, 0] & SUM:
+    if keep & SUM:
         for first in (0, 4):
             ours, theirs = (
                 read_words(words, tile, lane, first),
                 read_words(words, other, lane, first),
             )
             put_words(words, tile, lane, first, merge(ours, theirs))
-            if not keeps[lane, 0] & SQUARE:
+            if not keep & SQUARE:
                 return
 
 
@@ -147,7 +226,9 @@ def make_tile(store, labels, keeps, tile, at):  # type: ignore[no-untyped-def]
     """Sums up the `TILE` rows from `at` on."""
     for lane in range(len(keeps)):
         clear_lane(store, tile, lane)
-        add_rows(store, labels, keeps, tile, lane, at, at + TILE, NEVER - 1)
+        # whatever may be asked of a tile that outlives its rows
+        keep = keeps[lane, 0] | SUM | SQUARE
+        _add_all(store, labels, keeps, tile, lane, at, at + TILE, NEVER - 1, keep)
     until = np.int64(0)
     if len(store.case):
         for i in range(at, at + TILE):
@@ -169,7 +250,7 @@ def make_big(store, keeps, entity, big):  # type: ignore[no-untyped-def]
     copy_tile(store, newest, tile)
     for other in range(newest - 1, newest - TILE, -1):
         for lane in range(len(keeps)):
-            merge_lane(store, keeps, tile, other, lane)
+            merge_lane(store, SUM | SQUARE, tile, other, lane)
         if store.tile_time[other, 1] > store.tile_time[tile, 1]:
             store.tile_time[tile, 1] = store.tile_time[other, 1]
         if store.tile_time[other, 2] < store.tile_time[tile, 2]:
