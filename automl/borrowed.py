@@ -1,4 +1,4 @@
-"""Many arrays handed to compiled code as one pointer, without counting who holds them."""
+"""Arrays handed to compiled code as one pointer, without counting who holds them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ register_model(BorrowedType)(models.OpaqueModel)
 class _Fields(AttributeTemplate):
     key = BorrowedType
 
-    def generic_resolve(self, kind: Any, name: str) -> Any:
+    def generic_resolve(self, kind: Any, name: str) -> Any:  # type: ignore[override]
         if name in kind.whole.fields:
             return kind.whole.types[kind.whole.fields.index(name)]
         return None
 
 
-@lower_getattr_generic(BorrowedType)  # type: ignore[untyped-decorator]
+@lower_getattr_generic(BorrowedType)
 def _field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
     index = kind.whole.fields.index(name)
     whole = context.get_value_type(kind.whole)

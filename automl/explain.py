@@ -37,21 +37,23 @@ def reasons(
             f" {len(contributions)} contributions do not fit together"
         )
         raise ValueError(msg)
-    found: list[dict[str, Any]] = []
-    for name, value, effect in zip(names, values, contributions, strict=True):
-        number = float(value)
-        found.append(
-            {
-                "kind": "feature",
-                "name": name,
-                "value": number if math.isfinite(number) else None,
-                "effect": float(effect),
-            }
-        )
-    for name, effect in modality_deltas.items():
-        found.append(
-            {"kind": "modality", "name": name, "value": None, "effect": float(effect)}
-        )
-    raised = [reason for reason in found if reason["effect"] > 0]
-    raised.sort(key=lambda reason: (-reason["effect"], reason["kind"], reason["name"]))
-    return raised[:k]
+    told = [
+        ("feature", name, float(value), float(effect))
+        for name, value, effect in zip(names, values, contributions, strict=True)
+        if effect > 0
+    ]
+    told += [
+        ("modality", name, math.nan, float(effect))
+        for name, effect in modality_deltas.items()
+        if effect > 0
+    ]
+    told.sort(key=lambda reason: (-reason[3], reason[0], reason[1]))
+    return [
+        {
+            "kind": kind,
+            "name": name,
+            "value": value if math.isfinite(value) else None,
+            "effect": effect,
+        }
+        for kind, name, value, effect in told[:k]
+    ]

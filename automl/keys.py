@@ -23,10 +23,14 @@ _MIX2 = uint64(0xC4CEB9FE1A85EC53)
 MISSING = np.uint64(0)
 
 
-def text_keys(texts: pa.Array | pa.ChunkedArray) -> Keys:
+def text_keys(texts: pa.Array | pa.ChunkedArray, seed: int = 0) -> Keys:
     """Gives uint64 (B,), one key for each text; `MISSING` where there is none.
 
     Integers are compared as text: 5 and "5" have one key.
+
+    Args:
+        texts: B texts or integers.
+        seed: of 64 bits; every seed gives other keys.
 
     Raises:
         TypeError: neither texts nor integers.
@@ -45,7 +49,7 @@ def text_keys(texts: pa.Array | pa.ChunkedArray) -> Keys:
     if len(texts):
         at = np.frombuffer(offsets, dtype=np.int32)[texts.offset :]
         raw = np.frombuffer(text, np.uint8) if text else np.empty(0, np.uint8)
-        _hash_texts(raw, at, keys)
+        _hash_texts(raw, at, np.uint64(seed), keys)
     if texts.null_count:
         keys[np.asarray(pc.is_null(texts))] = MISSING
     return keys
@@ -58,11 +62,11 @@ def key_of(text: Any) -> np.uint64:
 
 
 @njit(cache=True)
-def _hash_texts(raw, at, keys):  # type: ignore[no-untyped-def]
+def _hash_texts(raw, at, seed, keys):  # type: ignore[no-untyped-def]
     """Eight bytes at a time: multiply, rotate, and mix well at the end."""
     for i in range(len(keys)):
         start, stop = at[i], at[i + 1]
-        found = uint64(stop - start) * _PRIME
+        found = (uint64(stop - start) * _PRIME) ^ seed
         word = uint64(0)
         shift = uint64(0)
         for j in range(start, stop):

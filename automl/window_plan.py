@@ -28,8 +28,8 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": gt,
 }
 
-#: What is asked of a lane, and what it holds. Without `MORE`, that is its count with the
-#: sum of numbers, or with how many labels are not zero.
+#: What is asked of a lane, and what it holds. Without `MORE`, that is its count with
+#: the sum of numbers, or with how many labels are not zero.
 SUM, SQUARE, DISTINCT, LABEL, TEXT, MORE = 1, 2, 4, 8, 16, 32
 
 #: How a feature is read off. Those above ROWS_AGE look at a lane, those up to it at

@@ -58,7 +58,6 @@ def _add_numbers(store, tile, lane, begin, end):  # type: ignore[no-untyped-def]
     """
     bits = store.bits
     found = np.int64(0)
-    low, high = uint64(0), uint64(0)
     total = read_words(store.tile_words, tile, lane, 0)
     for start in range(begin, end, 1024):
         low, high = uint64(0), uint64(0)
@@ -77,11 +76,11 @@ def _add_numbers(store, tile, lane, begin, end):  # type: ignore[no-untyped-def]
             rest = (whole >> uint64(1)) >> uint64(63 - shift)
             minus = uint64(0) - (raw >> uint64(63))  # all ones below zero
             part, rest = part ^ minus, rest ^ minus
-            carry = uint64(part > ~(minus & uint64(1)))
+            carry = uint64(part > ~(minus & uint64(1)))  # type: ignore[call-overload]
             part += minus & uint64(1)
             rest += carry
             low += part
-            high += rest + uint64(low < part)
+            high += rest + uint64(low < part)  # type: ignore[call-overload]
         sign = uint64(0) - (high >> uint64(63))
         total = merge(total, (uint64(0), low, high, sign))
     store.tile_count[tile, lane, 0] += found

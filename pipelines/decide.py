@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -91,9 +91,9 @@ def decision_frames(
         # the fused vector of each case as it now stands
         last = {batch["case_id"][i].as_py(): i for i in fused}
         yield "vectors", "", _vectors(manifest, batch, scored, [*last.values()])
-    for row in changed:
-        key, value = _alert(batch, row)
-        yield "alerts", key, value
+    if changed:
+        for key, value in _alerts(batch, changed):
+            yield "alerts", key, value
 
 
 #: What an alert takes over from its decision as it is.
@@ -101,6 +101,8 @@ _TOLD = (
     *("decision_id", "case_id", "revision", "threshold", "model_name", "alert"),
     *("score", "model_version", "modalities"),
 )
+_GATES_OF = [(m, f"gate_{m}") for m in MODALITIES]
+_GATES = [gate for _, gate in _GATES_OF]
 
 
 @cache
@@ -120,7 +122,7 @@ def _told(reasons: Reasons, rows: int) -> pa.StringArray:
         return _repeated("[]", pa.string(), rows)
     told = ["[]"] * rows
     for row, why in reasons.items():
-        told[row] = json.dumps(why)
+        told[row] = orjson.dumps(why).decode()
     return pa.array(told, pa.string())
 
 
@@ -197,14 +199,18 @@ def _vectors(
     return frame_of(vectors_schema(manifest.width), columns)
 
 
-def _alert(batch: pa.RecordBatch, row: int) -> tuple[str, bytes]:
-    """The key and the value of the alert that a decision makes."""
-    told = batch.slice(row, 1).to_pylist()[0]
-    alert = {name: told[name] for name in _TOLD}
-    alert |= {
-        "gates": {m: told[f"gate_{m}"] for m in MODALITIES},
-        "reasons": json.loads(told["reasons"]),
-        "event_time": told["event_time"].isoformat(),
-        "decided_at": told["decided_at"].isoformat(),
+def _alerts(batch: pa.RecordBatch, rows: list[int]) -> Iterator[tuple[str, bytes]]:
+    """Keys and values of the alerts that decisions make."""
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    chosen = pa.array(rows)
+    told = {
+        name: columns[name].take(chosen).to_pylist()
+        for name in (*_TOLD, *_GATES, "reasons", "event_time", "decided_at")
     }
-    return alert["case_id"], json.dumps(alert).encode()
+    for i in range(len(rows)):
+        alert = {name: told[name][i] for name in _TOLD}
+        alert["gates"] = {m: told[gate][i] for m, gate in _GATES_OF}
+        alert["reasons"] = orjson.Fragment(told["reasons"][i])
+        for name in ("event_time", "decided_at"):
+            alert[name] = told[name][i].isoformat()
+        yield alert["case_id"], orjson.dumps(alert)

@@ -4,9 +4,9 @@ from pipelines.decision_ids import decision_id, decision_ids
 
 
 def test_a_decision_id_is_fixed_by_task_and_case():
-    assert decision_id("fraud", "case-1") == "ed8717c9aec3202d8ec71307"
+    assert decision_id("fraud", "case-1") == "6ee9e9065ec700bc1027a746"
     others = {decision_id("fraud", "case-2"), decision_id("f", "raudcase-1")}
-    assert "ed8717c9aec3202d8ec71307" not in others
+    assert "6ee9e9065ec700bc1027a746" not in others
     assert len(others) == 2
 
 
