@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl.tree_scan import TreeScan
+from automl.tree_shap import TreeShap
 
 Rows = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
@@ -122,15 +123,22 @@ class TreeCandidate(Candidate):
 
     Args:
         booster: a fitted booster.
-        scan: the same trees as compiled code takes them; None leaves all to LightGBM.
+        scan: the same trees as compiled code scores them; None leaves it to LightGBM.
+        shap: and as it tells what each feature adds; None leaves that to LightGBM.
     """
 
     name = "trees"
 
-    def __init__(self, booster: lightgbm.Booster, scan: TreeScan | None = None) -> None:
+    def __init__(
+        self,
+        booster: lightgbm.Booster,
+        scan: TreeScan | None = None,
+        shap: TreeShap | None = None,
+    ) -> None:
         self.booster = booster
         self._features = int(booster.num_feature())
         self._scan = scan
+        self._shap = shap
 
     @property
     def feature_count(self) -> int:
@@ -222,6 +230,8 @@ class TreeCandidate(Candidate):
         """Gives what each feature adds to the log-odds (N, F), the bias left out."""
         if not len(x):
             return np.empty((0, self.feature_count), dtype=np.float64)
+        if self._shap is not None:
+            return self._shap.contributions(self._rows(x))
         parts = self.booster.predict(self._rows(x), pred_contrib=True, num_threads=1)
         return np.asarray(parts, dtype=np.float64)[:, :-1]
 
@@ -250,10 +260,11 @@ class TreeCandidate(Candidate):
             msg = f"load trees: {path}: altered or cut short: the SHA-256 differs"
             raise CandidateError(msg)
         try:
-            return cls(lightgbm.Booster(model_str=text), TreeScan.of_text(text))
+            booster = lightgbm.Booster(model_str=text)
         except lightgbm.basic.LightGBMError as error:
             msg = f"load trees: {path}: {error}"
             raise CandidateError(msg) from error
+        return cls(booster, TreeScan.of_text(text), TreeShap.of_text(text))
 
     def _rows(self, x: Rows) -> NDArray[np.float64]:
         if x.ndim != 2 or x.shape[1] != self._features:

@@ -52,7 +52,9 @@ def compile_all() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tree.txt"
         tree.save(file)
-        TreeCandidate.load(file).predict_logit(x)
+        loaded = TreeCandidate.load(file)
+    loaded.predict_logit(x)
+    loaded.contributions(x)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,17 @@ Legend: `B` rows, `F` features, `S` splits of all trees, `T` trees.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit, uint64
 
-#: Leaves a tree may have: a bit each.
-MOST_LEAVES = 64
+from automl.tree_text import MOST_LEAVES, Tree, nan_left, numbers, plain_trees
+
 #: Rows that are compared with a split at once.
 LANES = 128
 _ALL = (1 << MOST_LEAVES) - 1
-_CATEGORICAL, _DEFAULT_LEFT, _MISSING_SHIFT = 1, 2, 2
-_MISSING_ZERO, _MISSING_NAN = 1, 2
 
 
 class _Splits(NamedTuple):
@@ -60,17 +57,9 @@ class TreeScan:
 
     @classmethod
     def of_text(cls, text: str) -> TreeScan | None:
-        """Reads LightGBM's text; None when it holds trees that are not scanned.
-
-        Those are trees of more than 64 leaves, with categorical splits, with linear
-        leaves, with zeros that count as missing, of several classes, or averaged.
-        """
-        head, *trees = _sections(text)
-        if head.get("num_tree_per_iteration") != "1" or "average_output" in head:
-            return None
-        if not all(_is_plain(tree) for tree in trees):
-            return None
-        return cls(_splits_of(trees))
+        """Reads LightGBM's text; None when it holds trees that are not plain."""
+        trees = plain_trees(text)
+        return None if trees is None else cls(_splits_of(trees))
 
     def predict(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Gives the raw scores (B,) of rows (B, F), NaN allowed."""
@@ -82,58 +71,26 @@ class TreeScan:
         return out
 
 
-def _sections(text: str) -> Iterator[dict[str, str]]:
-    """The lines `name=value` of the head and of each tree."""
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        if line.startswith("end of trees"):
-            break
-        if line.startswith("Tree="):
-            yield found
-            found = {}
-        name, _, value = line.partition("=")
-        found[name] = value
-    yield found
-
-
-def _is_plain(tree: dict[str, str]) -> bool:
-    decisions = _numbers(tree, "decision_type", np.int64)
-    return (
-        int(tree["num_leaves"]) <= MOST_LEAVES
-        and tree.get("is_linear", "0") == "0"
-        and not (decisions & _CATEGORICAL).any()
-        and not (decisions >> _MISSING_SHIFT == _MISSING_ZERO).any()
-    )
-
-
-def _numbers(tree: dict[str, str], name: str, kind: Any) -> npt.NDArray[Any]:
-    return np.array(tree.get(name, "").split(), dtype=kind)
-
-
-def _splits_of(trees: list[dict[str, str]]) -> _Splits:
+def _splits_of(trees: list[Tree]) -> _Splits:
     columns: list[list[npt.NDArray[Any]]] = [[], [], []]
     first, strict, first_leaf, leaves = [0], [], [0], []
     for tree in trees:
-        threshold = _numbers(tree, "threshold", np.float64)
-        decision = _numbers(tree, "decision_type", np.int64)
         order, masks = _leaves_of(
-            _numbers(tree, "left_child", np.int64).tolist(),
-            _numbers(tree, "right_child", np.int64).tolist(),
+            numbers(tree, "left_child", np.int64).tolist(),
+            numbers(tree, "right_child", np.int64).tolist(),
         )
-        # where no NaN was seen when the trees grew, LightGBM takes it for a zero
-        has_side = decision >> _MISSING_SHIFT == _MISSING_NAN
-        nan_left = np.where(has_side, decision & _DEFAULT_LEFT != 0, threshold >= 0)
-        rows = np.argsort(~nan_left, kind="stable")
+        goes_left = nan_left(tree)
+        rows = np.argsort(~goes_left, kind="stable")
         whole = (
-            _numbers(tree, "split_feature", np.uint64),
-            threshold,
+            numbers(tree, "split_feature", np.uint64),
+            numbers(tree, "threshold", np.float64),
             np.array(masks, dtype=np.uint64),
         )
         for column, values in zip(columns, whole, strict=True):
             column.append(values[rows])
-        strict.append(first[-1] + int(nan_left.sum()))
+        strict.append(first[-1] + int(goes_left.sum()))
         first.append(first[-1] + len(rows))
-        leaves.append(_numbers(tree, "leaf_value", np.float64)[order])
+        leaves.append(numbers(tree, "leaf_value", np.float64)[order])
         first_leaf.append(first_leaf[-1] + len(order))
     kinds = (np.uint64, np.float64, np.uint64)
     feature, threshold, mask = (

@@ -101,8 +101,6 @@ _TOLD = (
     *("decision_id", "case_id", "revision", "threshold", "model_name", "alert"),
     *("score", "model_version", "modalities"),
 )
-_GATES_OF = [(m, f"gate_{m}") for m in MODALITIES]
-_GATES = [gate for _, gate in _GATES_OF]
 
 
 @cache
@@ -202,15 +200,10 @@ def _vectors(
 def _alerts(batch: pa.RecordBatch, rows: list[int]) -> Iterator[tuple[str, bytes]]:
     """Keys and values of the alerts that decisions make."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    chosen = pa.array(rows)
-    told = {
-        name: columns[name].take(chosen).to_pylist()
-        for name in (*_TOLD, *_GATES, "reasons", "event_time", "decided_at")
-    }
-    for i in range(len(rows)):
-        alert = {name: told[name][i] for name in _TOLD}
-        alert["gates"] = {m: told[gate][i] for m, gate in _GATES_OF}
-        alert["reasons"] = orjson.Fragment(told["reasons"][i])
+    for row in rows:
+        alert = {name: columns[name][row].as_py() for name in _TOLD}
+        alert["gates"] = {m: columns[f"gate_{m}"][row].as_py() for m in MODALITIES}
+        alert["reasons"] = orjson.Fragment(columns["reasons"][row].as_py())
         for name in ("event_time", "decided_at"):
-            alert[name] = told[name][i].isoformat()
+            alert[name] = columns[name][row].as_py().isoformat()
         yield alert["case_id"], orjson.dumps(alert)

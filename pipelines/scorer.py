@@ -180,7 +180,7 @@ class Scorer:
             deltas[media] = self.fusion.leave_one_out(
                 scored.vectors[fused], some[media], scored.tree_logit[fused]
             )
-        parts = self.tree.contributions(np.nan_to_num(features[rows]))
+        parts = self.tree.contributions(features[rows])
         parts[~some[:, TABULAR]] = 0.0
         # four digits: the same in a batch of one and in a batch of many
         deltas, parts = deltas.round(4), parts.round(4)

@@ -82,7 +82,7 @@ HOMES = {
     "kafka": ("connectors/kafka.py", "examples/", "benchmarks/loops.py"),
     "confluent_kafka": ("connectors/label_feed.py", "benchmarks/"),
     "numba": ("automl/",),
-    "orjson": ("connectors/json_events.py", "benchmarks/"),
+    "orjson": ("connectors/json_events.py", "pipelines/decide.py", "benchmarks/"),
     "faiss": ("connectors/vector_index.py", "connectors/vector_snapshot.py"),
     "lightgbm": ("automl/",),
     "torch": ("encoders/", "fusion/", "automl/", "pipelines/operators/"),
