@@ -9,10 +9,21 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
+from automl.borrowed import borrowed
 from automl.exact_sum import add, add_square, merge
-from automl.label_table import find_label, label_as_of
+from automl.label_table import find_label, first_version, label_as_of, latest_label
 from automl.window_plan import LABEL, MORE, SQUARE, SUM, TEXT
-from automl.window_store import BIG_AT, EPOCH, NEVER, TILE, TILES_AT, copy_tile
+from automl.window_store import (
+    AT,
+    BIG_AT,
+    EPOCH,
+    NEVER,
+    ROWS,
+    SLOTS_TOP,
+    TILE,
+    TILES_AT,
+    copy_tile,
+)
 
 #: 1.0 as bits: a row that passes a filter.
 _ONE_BITS = int(np.float64(1.0).view(np.int64))
@@ -110,9 +121,9 @@ def _label_at(store, labels, known, label, corrections, at, asked_ms):  # type: 
         know_label(store, labels, at)
     there, value = known[at] <= asked_ms, label[at]
     if corrections:
-        place = find_label(labels, store.case[at])
-        if place >= 0 and labels.older[place] >= 0:
-            there, value = label_as_of(labels, place, asked_ms)
+        version = first_version(labels, store.case[at])
+        if version >= 0:
+            there, value = label_as_of(labels, version, asked_ms)
     return there, value
 
 
@@ -211,13 +222,24 @@ def merge_lane(store, keep, tile, other, lane):  # type: ignore[no-untyped-def]
                 return
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def know_label(store, labels, at):  # type: ignore[no-untyped-def]
     """Writes the label of a row's case beside the row, once it is known."""
-    found = find_label(labels, store.case[at])
-    if found >= 0:
-        store.known[at] = labels.time[found]
-        store.label[at] = labels.value[found]
+    place = find_label(labels, store.case[at])
+    if place != -1:
+        known_ms, label = latest_label(labels, place, store.time[at])
+        store.known[at], store.label[at] = known_ms, label
+
+
+@njit(cache=True)
+def know_labels(store, labels):  # type: ignore[no-untyped-def]
+    """Writes the labels that are known by now beside all rows."""
+    store, labels = borrowed(store), borrowed(labels)
+    for slot in range(store.tally[SLOTS_TOP]):
+        first, rows = store.entities[slot, AT], store.entities[slot, ROWS]
+        for at in range(first, first + rows):
+            if store.known[at] == NEVER:
+                know_label(store, labels, at)
 
 
 @njit(cache=True)
@@ -232,10 +254,8 @@ def make_tile(store, labels, keeps, tile, at):  # type: ignore[no-untyped-def]
     if len(store.case):
         for i in range(at, at + TILE):
             until = max(until, store.known[i])
-            if store.tally[EPOCH]:
-                found = find_label(labels, store.case[i])
-                if found >= 0 and labels.older[found] >= 0:
-                    until = np.int64(NEVER)  # corrected: answered row by row
+            if store.tally[EPOCH] and first_version(labels, store.case[i]) >= 0:
+                until = np.int64(NEVER)  # corrected: answered row by row
     store.tile_time[tile, 0] = store.time[at + TILE - 1]
     store.tile_time[tile, 1] = until
     store.tile_time[tile, 2] = store.tally[EPOCH]

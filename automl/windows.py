@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from automl import label_table, window_store
+from automl import window_store
 from automl.label_table import new_labels, put_labels
 from automl.task import TaskSpec
 from automl.window_answer import Seen, observe
 from automl.window_dump import dump_rows, dump_tiles, restore_tiles
 from automl.window_plan import DISTINCT, WindowPlan
 from automl.window_store import EPOCH, KEPT, NEED, new_store
+from automl.window_tiles import know_labels
 
 _DAY_MS = 86_400_000
 _LONG_AGO = -(2**62)
@@ -79,6 +80,7 @@ class EntityWindows:
         lanes = len(plan.program.lanes)
         self._store = new_store(plan.own_lanes, lanes, labels=plan.uses_labels)
         self._labels = new_labels()
+        self._restored = False
         self._clock_ms = _LONG_AGO
         distinct = bool((plan.program.lanes[:, 0] & DISTINCT).any())
         room = (lanes, 4 * self._head if distinct else 1)
@@ -106,7 +108,7 @@ class EntityWindows:
     @property
     def memory_bytes(self) -> int:
         """Size of all arrays, room to grow included."""
-        arrays = [*self._store, *self._labels, *self._seen]
+        arrays: list[Any] = [*self._store, *self._labels, *self._seen]
         return sum(array.nbytes for array in arrays)
 
     def add_labels(
@@ -118,17 +120,24 @@ class EntityWindows:
         """Takes labels of cases in order of arrival, before or after their events.
 
         Of several labels of a case the one of the latest label time counts, of two of
-        one time the later to arrive.
+        one time the later to arrive. A label is kept as long as a row of its label
+        time, or of the clock when it came, would be; and as long as any row that had
+        it. An event that comes later than that may find it forgotten.
         """
         if not len(case_keys):
             return
         forget_ms = self._clock_ms - self.keep_ms
-        self._labels = label_table.with_room(self._labels, len(case_keys), forget_ms)
-        corrected = put_labels(
+        if self._restored and forget_ms > _LONG_AGO:
+            # before any is forgotten: those rows came before their labels
+            know_labels(self._store, self._labels)
+            self._restored = False
+        self._labels, corrected = put_labels(
             self._labels,
             np.array(case_keys, dtype=np.uint64),
             np.array(label_time_ms, dtype=np.int64),
             np.array(labels, dtype=np.float64),
+            clock_ms=self._clock_ms,
+            forget_ms=forget_ms,
         )
         self._store.tally[EPOCH] += corrected > 0
 
@@ -238,6 +247,7 @@ class EntityWindows:
 
     def restore(self, part: Any) -> None:
         """Takes packed rows, or one of the parts that `dump` gave, in their order."""
+        self._restored = self.uses_labels
         if isinstance(part, np.ndarray):
             self.answer(part, silent=True)
         else:

@@ -26,7 +26,7 @@ OUT = Types.ROW_NAMED(
 
 #: How long the broker collects records for a source; a fetch for every record would
 #: cost the broker more than the job.
-FETCH_WAIT_MS = 8
+FETCH_WAIT_MS = 4
 
 #: Between operators: a key that says which node is meant, and what is for that node.
 #: The key is LONG, since an int that Python hands to Java becomes a `java.lang.Long`.

@@ -22,12 +22,15 @@ from connectors.rows import CASE_KEY, CLOCK, EventRows, concat_rows
 from pipelines.operators.parts import Part, onward
 from pipelines.operators.read import TABULAR, keyed, letters_aside, now_ms
 from pipelines.operators.shards import Shards
-from pipelines.operators.turn import takes_turns
+from pipelines.operators.turn import UNDER_WAY, takes_turns
 
 #: JSON events read together at most.
 MOST_COLLECTED = 256
 #: Rows of frames that go on together at most, and how old frames must be for that.
 MOST_ROWS, BEHIND_MS = 2048, 25
+#: Frames of a node under way from which on new ones wait for each other, how long they
+#: do before it is looked at again, and how often.
+BUSY_FRAMES, LOOK_MS, MOST_LOOKS = 3, 1, 20
 #: Where the topic of the waiting events stands among them; no offset is below 0.
 TOPIC = -1
 
@@ -41,12 +44,14 @@ class Collected:
         offsets: their places in the partition.
         values: what was read there.
         frames: rows of frames, when those wait.
+        looks: how often it was found that those under way are still there.
     """
 
     topic: str = ""
     offsets: list[int] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
     frames: list[EventRows] = field(default_factory=list)
+    looks: int = 0
 
     @property
     def rows(self) -> int:
@@ -60,8 +65,9 @@ class CollectEvents(KeyedProcessFunction):
     JSON events wait for each other, in Flink state, until `wait_ms` have passed since
     the first of them or there are `MOST_COLLECTED`: whatever follows costs per frame,
     hardly per event. A frame goes on at once, behind what came before it, unless it is
-    `BEHIND_MS` old: frames that pile up wait for each other, up to `MOST_ROWS`, since
-    large ones cost less per event.
+    `BEHIND_MS` old, or others of a single node are still under way: frames that would
+    pile up wait for each other here, up to `MOST_ROWS`, since large ones cost less per
+    event.
 
     Here every event is told the time that its partition has reached. One that is older
     than all windows goes to dead letters as `late`, before any window has seen it.
@@ -120,6 +126,7 @@ class CollectEvents(KeyedProcessFunction):
         self._collected: dict[int, Collected] = {}
         self._clocks: dict[int, StreamClock] = {}
         self._frames = itertools.count()
+        UNDER_WAY.begin()
 
     @takes_turns
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Any:
@@ -137,7 +144,7 @@ class CollectEvents(KeyedProcessFunction):
         if not collected.offsets:
             collected.topic = topic
             self._waiting.put(TOPIC, topic)
-            self._flush_later(ctx)
+            self._flush_later(ctx, self._wait_ms)
         raw = None if raw is None else bytes(raw)
         self._waiting.put(offset, raw)
         collected.offsets.append(offset)
@@ -149,7 +156,11 @@ class CollectEvents(KeyedProcessFunction):
         """A frame: on at once, or with others when it is behind."""
         place, raw = place_and_value(value)
         rows, letters = self._reader.read(raw, place)
-        if rows is None or not _is_behind(rows):
+        held = self._collected[partition]
+        if rows is None or not (self._is_busy() or _is_behind(rows)):
+            if rows is not None and held.frames:
+                held.frames.append(rows)
+                rows = None
             yield from self._flush(partition)
             yield from self._on(partition, rows, letters)
             return
@@ -160,21 +171,32 @@ class CollectEvents(KeyedProcessFunction):
         if not collected.frames:
             collected.topic = place.topic
             self._waiting.put(TOPIC, place.topic)
-            self._flush_later(ctx)
+            self._flush_later(ctx, LOOK_MS if self._is_busy() else self._wait_ms)
         self._waiting.put(place.offset, raw)
         collected.frames.append(rows)
         if collected.rows >= MOST_ROWS:
             yield from self._flush(partition)
 
-    def _flush_later(self, ctx: Any) -> None:
+    def _is_busy(self) -> bool:
+        """Whether frames would wait for others; of several nodes nobody knows."""
+        return self._layout[1] == 1 and UNDER_WAY.frames >= BUSY_FRAMES
+
+    def _flush_later(self, ctx: Any, wait_ms: int) -> None:
         timers = ctx.timer_service()
-        due_ms = timers.current_processing_time() + self._wait_ms
+        due_ms = timers.current_processing_time() + wait_ms
         timers.register_processing_time_timer(due_ms)
 
     @takes_turns
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
         """The first waiting event has waited long enough."""
-        yield from self._flush(ctx.get_current_key())
+        partition = ctx.get_current_key()
+        collected = self._collected.get(partition)
+        if collected and collected.frames and self._is_busy():
+            collected.looks += 1
+            if collected.looks < MOST_LOOKS:
+                self._flush_later(ctx, LOOK_MS)
+                return
+        yield from self._flush(partition)
 
     def _restored(self, partition: int) -> Collected:
         found = self._collected[partition] = Collected()
@@ -216,6 +238,7 @@ class CollectEvents(KeyedProcessFunction):
         if len(rows):
             frame = (partition, next(self._frames))
             part = Part(frame, np.arange(len(rows)), keyed(rows))
+            UNDER_WAY.start()
             yield from onward(self._shards, part, self._key)
 
     def _in_time(

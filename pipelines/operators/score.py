@@ -26,7 +26,7 @@ from pipelines.operators.case_state import CaseState, Now
 from pipelines.operators.read import letters_out, now_ms
 from pipelines.operators.running_model import RunningModel
 from pipelines.operators.shards import OwnShards, Shards
-from pipelines.operators.turn import takes_turns
+from pipelines.operators.turn import UNDER_WAY, takes_turns
 from pipelines.operators.undecided import Undecided, joined, of_pending, of_rows
 
 _NONE = np.empty(0, dtype=np.uint64)
@@ -156,6 +156,7 @@ class ScoreCases(KeyedProcessFunction):
         if len(given):
             yield from self._decide(given, pending, cases, fresh)
         self._cases.keep(fresh, cases, now)
+        UNDER_WAY.arrive()
 
     def _media(self, rows: EventRows, now: Now) -> Iterator[Row]:
         """Let embeddings land in their cases; refuse those of another encoder."""

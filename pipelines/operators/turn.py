@@ -1,4 +1,4 @@
-"""One operator of a node at a time, a whole frame long."""
+"""How the operators of a node share its one interpreter, a whole frame long."""
 
 from __future__ import annotations
 
@@ -9,6 +9,32 @@ from typing import Any, TypeVar
 
 #: Held by the operator whose turn it is.
 TURN = threading.Lock()
+
+
+class UnderWay:
+    """Counts the frames of a node between the first of its operators and the last.
+
+    All operators of a node see one counter, since they share a process. What it counts
+    steers how frames are put together, and nothing else.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def begin(self) -> None:
+        """A job begins: frames of one before it will not arrive."""
+        self.frames = 0
+
+    def start(self) -> None:
+        """A frame leaves the first operator."""
+        self.frames += 1
+
+    def arrive(self) -> None:
+        """A frame is done in the last."""
+        self.frames = max(0, self.frames - 1)
+
+
+UNDER_WAY = UnderWay()
 _Self = TypeVar("_Self")
 
 
