@@ -301,7 +301,7 @@ def _give_versions(labels, at):  # type: ignore[no-untyped-def]
         at = after
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def find_label(labels, case):  # type: ignore[no-untyped-def]
     """The place of a case: from 0 on, in the old table from -2 down, or -1 if none."""
     if len(labels.old_case) > 1:
@@ -339,7 +339,7 @@ def latest_label(labels, place, row_ms):  # type: ignore[no-untyped-def]
     return time_ms, np.int64(bits).view(np.float64)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def first_version(labels, case):  # type: ignore[no-untyped-def]
     """The first version of the label of a case that was corrected, or -1."""
     version = np.int64(-1)

@@ -102,12 +102,12 @@ def _add_numbers(store, tile, lane, begin, end):  # type: ignore[no-untyped-def]
 def _add_labels(store, labels, keeps, tile, lane, begin, end, asked_ms):  # type: ignore[no-untyped-def]
     """Counts labels, and those that are not zero."""
     filter_lane, bits = keeps[lane, 1], store.bits
-    known, label, corrections = store.known, store.label, store.tally[EPOCH]
+    corrections = store.tally[EPOCH]
     found, not_zero = np.int64(0), np.int64(0)
     for at in range(begin, end):
         if filter_lane >= 0 and bits[at, filter_lane] != _ONE_BITS:
             continue
-        there, value = _label_at(store, labels, known, label, corrections, at, asked_ms)
+        there, value = _label_at(store, labels, corrections, at, asked_ms)
         found += there
         not_zero += there and value != 0.0
     store.tile_count[tile, lane, 0] += found
@@ -115,11 +115,11 @@ def _add_labels(store, labels, keeps, tile, lane, begin, end, asked_ms):  # type
 
 
 @njit(cache=True, inline="always")
-def _label_at(store, labels, known, label, corrections, at, asked_ms):  # type: ignore[no-untyped-def]
+def _label_at(store, labels, corrections, at, asked_ms):  # type: ignore[no-untyped-def]
     """The label of a row as it was known at a time: (known, label)."""
-    if known[at] == NEVER:
+    if store.known[at] == NEVER:
         know_label(store, labels, at)
-    there, value = known[at] <= asked_ms, label[at]
+    there, value = store.known[at] <= asked_ms, store.label[at]
     if corrections:
         version = first_version(labels, store.case[at])
         if version >= 0:
@@ -147,9 +147,7 @@ def _add_all(store, labels, keeps, tile, lane, begin, end, asked_ms, keep):  # t
         if is_label:
             if filter_lane >= 0 and bits[at, filter_lane] != _ONE_BITS:
                 continue
-            there, value = _label_at(
-                store, labels, known, store.label, corrections, at, asked_ms
-            )
+            there, value = _label_at(store, labels, corrections, at, asked_ms)
             if not there:
                 continue
         elif is_text:
