@@ -9,9 +9,15 @@ from connectors.codec import decode_frame, encode_frame
 from connectors.rows import CLOCK
 from connectors.schemas import TIME
 from pipelines.operators import collect
-from pipelines.operators.collect import CollectEvents
+from pipelines.operators.collect import (
+    BUSY_FRAMES,
+    LOOK_MS,
+    MOST_LOOKS,
+    CollectEvents,
+)
 from pipelines.operators.read import now_ms
 from pipelines.operators.shards import shard_of
+from pipelines.operators.turn import UNDER_WAY
 
 AT_MS = 1_760_000_000_000
 
@@ -99,6 +105,7 @@ def test_frames_of_a_partition_are_numbered_in_their_order(runtime, collector):
     for partition in (1, 1, 2, 1):
         value = record(0, frame(["a"], ["x"]), partition)
         ((_, part),) = runtime.give(operator, partition, value)
+        UNDER_WAY.arrive()
         frames.append(part.frame)
     assert [partition for partition, _ in frames] == [1, 1, 2, 1]
     assert frames[0] < frames[1] < frames[3]
@@ -293,7 +300,52 @@ def test_nothing_overtakes_frames_that_wait(runtime, collector):
     out = runtime.give(operator, 1, record(3, old_frame(["e3"])))
     assert [ids_of(rows) for _, rows in out] == [["e2"]]
     out = runtime.give(operator, 1, record(4, frame(["e4"], ["c"])))
-    assert [ids_of(rows) for _, rows in out] == [["e3"], ["e4"]]
+    assert [ids_of(rows) for _, rows in out] == [["e3", "e4"]]
+
+
+def busy(runtime, operator):
+    """As many frames under way as make others wait."""
+    for number in range(BUSY_FRAMES):
+        value = record(number, frame([f"b{number}"], ["c"]))
+        assert len(runtime.give(operator, 1, value)) == 1
+
+
+def test_frames_wait_for_those_under_way_and_go_on_together(runtime, collector):
+    operator = collector()
+    busy(runtime, operator)
+    for number in (5, 6):
+        value = record(number, frame([f"e{number}"], ["c"]))
+        assert runtime.give(operator, 1, value) == []
+    UNDER_WAY.arrive()
+    out = runtime.give(operator, 1, record(7, frame(["e7"], ["c"])))
+    assert [ids_of(rows) for _, rows in out] == [["e5", "e6", "e7"]]
+
+
+def test_a_frame_waits_no_longer_when_one_has_arrived(runtime, collector):
+    operator = collector()
+    busy(runtime, operator)
+    assert runtime.give(operator, 1, record(5, frame(["e5"], ["c"]))) == []
+    assert runtime.wait(operator, 1) == []
+    UNDER_WAY.arrive()
+    ((_, rows),) = runtime.wait(operator, 1)
+    assert ids_of(rows) == ["e5"]
+
+
+def test_a_frame_waits_no_longer_than_it_may(runtime, collector):
+    operator = collector()
+    busy(runtime, operator)
+    assert runtime.give(operator, 1, record(5, frame(["e5"], ["c"]))) == []
+    for _ in range(MOST_LOOKS - 1):
+        assert runtime.wait(operator, LOOK_MS) == []
+    ((_, rows),) = runtime.wait(operator, LOOK_MS)
+    assert ids_of(rows) == ["e5"]
+
+
+def test_of_several_nodes_nobody_knows_what_is_under_way(runtime, collector):
+    operator = collector(nodes=2)
+    for number in range(BUSY_FRAMES + 1):
+        value = record(number, frame([f"b{number}"], ["c"]))
+        assert len(runtime.give(operator, 1, value)) == 1
 
 
 def test_frames_that_wait_are_not_lost_in_a_restart(runtime, collector):
