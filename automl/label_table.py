@@ -35,6 +35,8 @@ CASES, FIRST, MOVED, VERSIONS, TOP, FREE = range(6)
 #: most 1/16 fuller.
 PACE = 16
 LEAST_PLACES = 1024
+#: Corrected cases are counted by so many parts of the keys: for nearly all others one
+#: look at a count says that they were not.
 MARKS = 1 << 15
 _CHUNK = 65_536
 _SAMPLE = 1024
@@ -130,8 +132,9 @@ def _with_room(labels: LabelTable, more: int, forget_ms: int) -> LabelTable:
             return labels
         none = new_labels()
         return labels._replace(old_case=none.old_case, old_known=none.old_known)
+    least = 3 * (_kept_about(labels, forget_ms) + more)
     places = max(LEAST_PLACES, len(labels.case) // 4)
-    while places < 3 * (_kept_about(labels, forget_ms) + more):
+    while places < least:
         places *= 2
     labels = labels._replace(
         case=np.zeros(places, dtype=np.uint64),
@@ -306,11 +309,12 @@ def find_label(labels, case):  # type: ignore[no-untyped-def]
     """The place of a case: from 0 on, in the old table from -2 down, or -1 if none."""
     if len(labels.old_case) > 1:
         return _find_in_two(labels, case)
-    at = case & uint64(len(labels.case) - 1)
+    mask = uint64(len(labels.case) - 1)
+    at = case & mask
     while labels.case[at]:
         if labels.case[at] == case:
             return np.int64(at)
-        at = (at + uint64(1)) & uint64(len(labels.case) - 1)
+        at = (at + uint64(1)) & mask
     return np.int64(-1)
 
 

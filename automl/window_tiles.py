@@ -134,7 +134,7 @@ def _add_all(store, labels, keeps, tile, lane, begin, end, asked_ms, keep):  # t
     is_label, is_text = keep & LABEL != 0, keep & TEXT != 0
     sums, squares = keep & SUM != 0, keep & SQUARE != 0
     count, words = store.tile_count, store.tile_words
-    values, bits, known = store.tile_value, store.bits, store.known
+    values, bits = store.tile_value, store.bits
     found, not_zero = count[tile, lane, 0], count[tile, lane, 1]
     low, high, last = (
         values[tile, lane, 0],

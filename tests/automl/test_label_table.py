@@ -54,7 +54,7 @@ class Labels:
         if version >= 0:
             there, label = label_as_of(self.table, version, time_ms)
             return label if there else None
-        known_ms, label = self.last(case)
+        known_ms, label = self.last(case) if self.knows(case) else (NEVER, 0.0)
         return label if known_ms <= time_ms else None
 
     def last(self, case: int, row_ms: int = LONG_AGO) -> tuple[int, float]:
