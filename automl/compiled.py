@@ -43,6 +43,7 @@ def compile_all() -> None:
     windows.observe(key, at, {"card": key}, clock_ms=at, case_keys=key)
     for part in windows.dump(1, 0):
         windows.restore(part)
+    windows.add_labels(key, at, np.ones(1))  # the first after a restart does more
     table = KeyTable(64)
     table.add(key, at)
     table.find(key, at)
