@@ -27,9 +27,6 @@ from automl.window_store import (
 
 #: 1.0 as bits: a row that passes a filter.
 _ONE_BITS = int(np.float64(1.0).view(np.int64))
-_FRACTION, _HIDDEN = uint64((1 << 52) - 1), uint64(1 << 52)
-#: Exponent field of a double whose last bit is worth 2**-64, the second word of a sum.
-_HALF = 1075 - 64
 
 
 @njit(cache=True)
@@ -62,38 +59,14 @@ def add_rows(store, labels, keeps, tile, lane, begin, end, asked_ms):  # type: i
 
 @njit(cache=True)
 def _add_numbers(store, tile, lane, begin, end):  # type: ignore[no-untyped-def]
-    """Counts and sums up numbers.
-
-    Those from 2**-12 to 2**51 are summed up in two words, which has room for 2**11 of
-    them; others, rare, in four.
-    """
+    """Counts and sums up numbers."""
+    found, total = np.int64(0), read_words(store.tile_words, tile, lane, 0)
     bits = store.bits
-    found = np.int64(0)
-    total = read_words(store.tile_words, tile, lane, 0)
-    for start in range(begin, end, 1024):
-        low, high = uint64(0), uint64(0)
-        for at in range(start, min(start + 1024, end)):
-            raw = np.int64(bits[at, lane]).view(np.uint64)
-            exponent = np.int64((raw >> uint64(52)) & uint64(0x7FF))
-            if exponent == 0x7FF:  # missing
-                continue
+    for at in range(begin, end):
+        value = np.int64(bits[at, lane]).view(np.float64)
+        if value == value:
             found += 1
-            shift = exponent - _HALF
-            if shift < 0 or shift > 62:
-                total = add(total, np.int64(bits[at, lane]).view(np.float64))
-                continue
-            whole = (raw & _FRACTION) | _HIDDEN
-            part = whole << uint64(shift)
-            rest = (whole >> uint64(1)) >> uint64(63 - shift)
-            minus = uint64(0) - (raw >> uint64(63))  # all ones below zero
-            part, rest = part ^ minus, rest ^ minus
-            carry = uint64(part > ~(minus & uint64(1)))  # type: ignore[call-overload]
-            part += minus & uint64(1)
-            rest += carry
-            low += part
-            high += rest + uint64(low < part)  # type: ignore[call-overload]
-        sign = uint64(0) - (high >> uint64(63))
-        total = merge(total, (uint64(0), low, high, sign))
+            total = add(total, value)
     store.tile_count[tile, lane, 0] += found
     put_words(store.tile_words, tile, lane, 0, total)
 

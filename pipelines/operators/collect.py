@@ -165,7 +165,7 @@ class CollectEvents(KeyedProcessFunction):
             yield from self._on(partition, rows, letters)
             return
         yield from letters_aside(self._dead_letters, letters)
-        if self._collected[partition].offsets:
+        if held.offsets:
             yield from self._flush(partition)
         collected = self._collected[partition]
         if not collected.frames:

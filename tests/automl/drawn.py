@@ -82,3 +82,14 @@ def archive(count: int = 300, seed: int = 5) -> pa.Table:
             "note": pa.array([b""] * count, pa.binary()),
         }
     )
+
+
+#: Settings under which LightGBM grows trees that compiled code leaves to it.
+NOT_PLAIN: list[dict[str, Any]] = [
+    {"num_leaves": 80, "min_data_in_leaf": 2},
+    {"categorical_feature": [0]},
+    {"linear_tree": True},
+    {"zero_as_missing": True},
+    {"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5},
+    {"objective": "multiclass", "num_class": 2},
+]

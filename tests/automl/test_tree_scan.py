@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from automl.tree_scan import TreeScan
+from tests.automl.drawn import NOT_PLAIN
 
 FEATURES = 7
 
@@ -67,16 +68,6 @@ def test_no_rows_give_no_scores():
     assert scan.predict(np.empty((0, FEATURES))).tolist() == []
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"num_leaves": 80, "min_data_in_leaf": 2},
-        {"categorical_feature": [0]},
-        {"linear_tree": True},
-        {"zero_as_missing": True},
-        {"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5},
-        {"objective": "multiclass", "num_class": 2},
-    ],
-)
+@pytest.mark.parametrize("settings", NOT_PLAIN)
 def test_other_trees_are_left_to_lightgbm(settings):
     assert scan_of(grown(np.random.default_rng(3), **settings)) is None

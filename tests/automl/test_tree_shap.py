@@ -8,6 +8,7 @@ import pytest
 
 from automl.tree_scan import TreeScan
 from automl.tree_shap import TreeShap
+from tests.automl.drawn import NOT_PLAIN
 
 FEATURES = 7
 
@@ -184,16 +185,6 @@ def test_splits_and_leaves_without_training_rows_are_no_trouble():
     assert is_near(bias, bias[0])
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"num_leaves": 80, "min_data_in_leaf": 2},
-        {"categorical_feature": [0]},
-        {"linear_tree": True},
-        {"zero_as_missing": True},
-        {"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5},
-        {"objective": "multiclass", "num_class": 2},
-    ],
-)
+@pytest.mark.parametrize("settings", NOT_PLAIN)
 def test_other_trees_are_left_to_lightgbm(settings):
     assert shap_of(grown(np.random.default_rng(3), **settings)) is None
