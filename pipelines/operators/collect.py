@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,6 @@ MOST_ROWS, BEHIND_MS = 2048, 25
 #: Frames of a node under way from which on new ones wait for each other, how long they
 #: do before it is looked at again, and how often.
 BUSY_FRAMES, LOOK_MS, MOST_LOOKS = 3, 1, 20
-#: Where the topic of the waiting events stands among them; no offset is below 0.
-TOPIC = -1
 
 
 @dataclass(slots=True)
@@ -41,7 +40,7 @@ class Collected:
 
     Attributes:
         topic: where all of them were read.
-        offsets: their places in the partition.
+        offsets: their places in the partition, growing.
         values: what was read there.
         frames: rows of frames, when those wait.
         looks: how often it was found that those under way are still there.
@@ -116,9 +115,14 @@ class CollectEvents(KeyedProcessFunction):
             number_limits=self._number_limits,
             now_ms=now_ms,
         )
-        # a map by offset, not a list: RocksDB merges a list when it flushes
-        self._waiting = runtime_context.get_map_state(
-            MapStateDescriptor("waiting", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
+        # Those that wait lie in slots 0, 1, ... of a map, which are written over by the
+        # next ones; a number tells which went on. RocksDB would step over everything
+        # that was ever removed from a map whenever it is cleared or read.
+        self._slots = runtime_context.get_map_state(
+            MapStateDescriptor("slots", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
+        )
+        self._gone = runtime_context.get_state(
+            ValueStateDescriptor("gone", Types.PICKLED_BYTE_ARRAY())
         )
         self._clock = runtime_context.get_state(
             ValueStateDescriptor("clock", Types.PICKLED_BYTE_ARRAY())
@@ -143,10 +147,9 @@ class CollectEvents(KeyedProcessFunction):
             collected = self._collected[partition]
         if not collected.offsets:
             collected.topic = topic
-            self._waiting.put(TOPIC, topic)
             self._flush_later(ctx, self._wait_ms)
         raw = None if raw is None else bytes(raw)
-        self._waiting.put(offset, raw)
+        self._slots.put(len(collected.offsets), (topic, offset, raw))
         collected.offsets.append(offset)
         collected.values.append(raw)
         if len(collected.offsets) >= MOST_COLLECTED:
@@ -165,14 +168,14 @@ class CollectEvents(KeyedProcessFunction):
             yield from self._on(partition, rows, letters)
             return
         yield from letters_aside(self._dead_letters, letters)
-        if held.offsets:
+        if held.values:
             yield from self._flush(partition)
         collected = self._collected[partition]
         if not collected.frames:
             collected.topic = place.topic
-            self._waiting.put(TOPIC, place.topic)
             self._flush_later(ctx, LOOK_MS if self._is_busy() else self._wait_ms)
-        self._waiting.put(place.offset, raw)
+        self._slots.put(len(collected.offsets), (place.topic, place.offset, raw))
+        collected.offsets.append(place.offset)
         collected.frames.append(rows)
         if collected.rows >= MOST_ROWS:
             yield from self._flush(partition)
@@ -200,26 +203,30 @@ class CollectEvents(KeyedProcessFunction):
 
     def _restored(self, partition: int) -> Collected:
         found = self._collected[partition] = Collected()
-        for offset, raw in sorted(self._waiting.items()):
-            if offset == TOPIC:
-                found.topic = raw
-            elif raw is not None and is_frame(raw):
-                place = Place(topic=found.topic, partition=partition, offset=offset)
+        gone = self._gone.value()
+        waiting = (slot for _, slot in self._slots.items())
+        for topic, offset, raw in sorted(waiting, key=itemgetter(1)):
+            if gone is not None and offset <= gone:
+                continue
+            found.topic = topic
+            found.offsets.append(offset)
+            if raw is not None and is_frame(raw):
+                place = Place(topic=topic, partition=partition, offset=offset)
                 rows, _ = self._reader.read(raw, place)  # its letters were written
                 found.frames += [] if rows is None else [rows]
             else:
-                found.offsets.append(offset)
                 found.values.append(raw)
         return found
 
     def _flush(self, partition: int) -> Iterator[Any]:
         collected = self._collected.get(partition) or self._restored(partition)
-        if not collected.offsets and not collected.frames:
+        if not collected.offsets:
             return
         self._collected[partition] = Collected()
-        self._waiting.clear()
+        self._gone.update(collected.offsets[-1])
         if collected.frames:
             yield from self._on(partition, concat_rows(collected.frames), [])
+        if not collected.values:
             return
         source = (collected.topic, partition)
         rows, letters = self._reader.read_objects(
