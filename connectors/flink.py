@@ -24,21 +24,16 @@ OUT = Types.ROW_NAMED(
     ],
 )
 
-#: How long the broker collects records for a source; a fetch for every record would
-#: cost the broker more than the job.
-FETCH_WAIT_MS = 4
-
 #: Between operators: a key that says which node is meant, and what is for that node.
 #: The key is LONG, since an int that Python hands to Java becomes a `java.lang.Long`.
 KEYED = Types.ROW_NAMED(["key", "body"], [Types.LONG(), Types.PICKLED_BYTE_ARRAY()])
-#: What a source hands over: the partition, then topic, partition, offset and value.
-_RECORD = [
-    Types.STRING(),
-    Types.INT(),
-    Types.LONG(),
-    Types.PRIMITIVE_ARRAY(Types.BYTE()),
-]
-_KEYED_RECORD = Types.ROW([Types.INT(), Types.ROW(_RECORD)])
+#: What a source hands over: the partition, and a `Record`.
+_KEYED_RECORD = Types.ROW(
+    [Types.LONG(), Types.OBJECT_ARRAY(Types.PRIMITIVE_ARRAY(Types.BYTE()))]
+)
+#: Topic, partition and offset in one text, and the value: every object more that Java
+#: hands to Python costs, and a row costs most.
+Record = tuple[bytes, bytes | None]
 #: What an operator writes to Kafka itself, past the operators that follow it.
 ASIDE = OutputTag("aside", OUT)
 
@@ -72,11 +67,14 @@ def out_row(topic: str, key: str, value: bytes) -> Row:
     return Row(topic, key.encode(), value)
 
 
-def place_and_value(row: Row) -> tuple[Place, bytes | None]:
-    """Where a row of `source` was read, and its bytes."""
-    topic, partition, offset, value = row
-    place = Place(topic=topic, partition=partition, offset=offset)
-    return place, None if value is None else bytes(value)
+def place_and_value(record: Record) -> tuple[Place, bytes | None]:
+    """Where a record of `source` was read, and its bytes."""
+    place, value = record
+    topic, partition, offset = place.split()
+    return (
+        Place(topic=topic.decode(), partition=int(partition), offset=int(offset)),
+        value,
+    )
 
 
 def source(
@@ -87,9 +85,10 @@ def source(
     bootstrap: str,
     group: str,
 ) -> DataStream:
-    """Rows (partition, (topic, partition, offset, value)) from where the group stopped.
+    """Rows (partition, `Record`) from where the group stopped.
 
-    A group that never read begins at the oldest record.
+    A group that never read begins at the oldest record. The broker answers as soon as
+    it has anything: while a source is at work on it, the next records gather.
 
     The DataStream Kafka source of PyFlink hands over the value alone; the table
     connector also gives the place, which a dead letter must carry. Replays from the
@@ -109,15 +108,21 @@ def source(
           'properties.auto.offset.reset' = 'earliest',
           'properties.bootstrap.servers' = '{bootstrap}',
           'properties.group.id' = '{group}',
-          'properties.fetch.min.bytes' = '65536',
-          'properties.fetch.max.wait.ms' = '{FETCH_WAIT_MS}',
           'properties.max.partition.fetch.bytes' = '{MAX_VALUE_BYTES}',
           'properties.fetch.max.bytes' = '{2 * MAX_VALUE_BYTES}'
         )
         """
     )
-    record = "ROW(topic, `partition`, `offset`, `value`)"
-    rows = tables.sql_query(f"SELECT `partition`, {record} AS record FROM {name}")
+    rows = tables.sql_query(
+        f"""
+        SELECT CAST(`partition` AS BIGINT), ARRAY[
+          CAST(CONCAT_WS(' ', topic, CAST(`partition` AS STRING),
+               CAST(`offset` AS STRING)) AS BYTES),
+          `value`
+        ]
+        FROM {name}
+        """
+    )
     # not to_data_stream: its type of rows cannot key a Python operator
     stream = tables.to_append_stream(rows, _KEYED_RECORD)
     _name_origin(stream._j_data_stream.getTransformation(), f"source-{name}")

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from connectors.labels import label_columns
 
@@ -21,6 +27,8 @@ logger = logging.getLogger(__name__)
 Labels = tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.float64]]
 _ANSWER_S = 10.0
 _MOST_VALUES = 1000
+#: The time that stands for the end of a partition, in Kafka's protocol.
+_LATEST = -1
 
 
 class LabelFeedError(Exception):
@@ -87,7 +95,7 @@ class LabelFeed:
         if 0 < created_ms < self._asked_ms:
             return None
         asked_ms = self._now_ms()
-        ends = {p: self._end(p) for p in self.read_to}
+        ends = self._ends()
         values: list[bytes] = []
         deadline_s = time.monotonic() + _ANSWER_S
         while any(self.read_to[p] < end for p, end in ends.items()):
@@ -108,16 +116,19 @@ class LabelFeed:
         self._asked_ms = asked_ms
         return self._columns(values)
 
-    def _end(self, partition: int) -> int:
-        place = TopicPartition(self._topic, partition)
-        found = self._asker.get_watermark_offsets(place, timeout=_ANSWER_S)
-        if found is None:
-            msg = f"ask for the end of {self._topic}[{partition}]: no answer"
-            raise LabelFeedError(msg)
-        low, high = found
-        if self.read_to[partition] < low:  # what was deleted is not coming
-            self.read_to[partition] = low
-        return int(high)
+    def _ends(self) -> dict[int, int]:
+        """The ends of all partitions, by one question to each of their brokers."""
+        places = [TopicPartition(self._topic, p, _LATEST) for p in self.read_to]
+        try:
+            found = self._asker.offsets_for_times(places, timeout=_ANSWER_S)
+        except KafkaException as error:
+            msg = f"ask for the ends of {self._topic}: {error}"
+            raise LabelFeedError(msg) from error
+        for place in found:
+            if place.error is not None:
+                msg = f"ask for the end of {self._topic}[{place.partition}]"
+                raise LabelFeedError(f"{msg}: {place.error}")
+        return {place.partition: place.offset for place in found}
 
     def _take(self, message: Any, values: list[bytes]) -> None:
         error = message.error()

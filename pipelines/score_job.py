@@ -33,8 +33,10 @@ def build(config: JobConfig) -> str:
     spread: dict[str, Any] = {"shards": config.shards, "nodes": config.nodes}
     dead_letters = config.topic("dead-letters")
 
-    records = source(tables, "tabular", [config.topic("events.tabular")], **kafka)
+    events = config.topic("events.tabular")
+    records = source(tables, "tabular", [events], **kafka)
     collect = CollectEvents(
+        topic=events,
         columns=spec.needed_columns,
         number_limits=spec.number_limits(),
         key=keys[0],
@@ -43,7 +45,7 @@ def build(config: JobConfig) -> str:
         dead_letters=dead_letters,
         **spread,
     )
-    rows = by_first_field(records, Types.INT()).process(collect, KEYED)
+    rows = by_first_field(records, Types.LONG()).process(collect, KEYED)
     rows = rows.name("collect").uid("collect")
     aside = [aside_of(rows)]
     for entity, next_key in zip(entities, keys[1:], strict=True):

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from pyflink.common import Row
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
-from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+from pyflink.datastream.state import ValueStateDescriptor
 
 from automl.stream_clock import StreamClock
 from connectors.codec import is_frame
 from connectors.events import EventReader
-from connectors.flink import place_and_value
+from connectors.flink import Record
 from connectors.records import DeadLetter, Place
 from connectors.rows import CASE_KEY, CLOCK, EventRows, concat_rows
 from pipelines.operators.parts import Part, onward
 from pipelines.operators.read import TABULAR, keyed, letters_aside, now_ms
-from pipelines.operators.shards import Shards
+from pipelines.operators.shards import OwnKeys, Shards
+from pipelines.operators.slots import Slots
 from pipelines.operators.turn import UNDER_WAY, takes_turns
 
-#: JSON events read together at most.
-MOST_COLLECTED = 256
-#: Rows of frames that go on together at most, and how old frames must be for that.
-MOST_ROWS, BEHIND_MS = 2048, 25
-#: Frames of a node under way from which on new ones wait for each other, how long they
-#: do before it is looked at again, and how often.
-BUSY_FRAMES, LOOK_MS, MOST_LOOKS = 3, 1, 20
+#: JSON events that wait at most, and rows of frames.
+MOST_EVENTS, MOST_ROWS = 1024, 2048
+#: Frames that are older than this are behind, and go on together.
+BEHIND_MS = 25
+#: Frames of a node under way from which on others, or JSON events, wait for them; how
+#: long they do before it is looked at again, and how often.
+BUSY_FRAMES, BUSY_EVENTS, LOOK_MS, MOST_LOOKS = 3, 1, 1, 20
+#: JSON events that come so fast that more are waited for.
+MANY_EVENTS = 64
 
 
 @dataclass(slots=True)
@@ -39,39 +40,35 @@ class Collected:
     """What waits in one partition: JSON events for each other, or frames.
 
     Attributes:
-        topic: where all of them were read.
         offsets: their places in the partition, growing.
-        values: what was read there.
+        values: what was read there, when it was JSON.
         frames: rows of frames, when those wait.
+        due_ms: when the first of them has waited long enough.
         looks: how often it was found that those under way are still there.
     """
 
-    topic: str = ""
     offsets: list[int] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
     frames: list[EventRows] = field(default_factory=list)
+    due_ms: int = 0
     looks: int = 0
-
-    @property
-    def rows(self) -> int:
-        """Rows of the frames that wait."""
-        return sum(len(rows) for rows in self.frames)
 
 
 class CollectEvents(KeyedProcessFunction):
-    """Records of one partition to `KEYED` parts of tabular events, many at a time.
+    """Records of the partitions of a node to `KEYED` parts of tabular events.
 
     JSON events wait for each other, in Flink state, until `wait_ms` have passed since
-    the first of them or there are `MOST_COLLECTED`: whatever follows costs per frame,
-    hardly per event. A frame goes on at once, behind what came before it, unless it is
-    `BEHIND_MS` old, or others of a single node are still under way: frames that would
-    pile up wait for each other here, up to `MOST_ROWS`, since large ones cost less per
-    event.
+    the first of them and, on a single node, nothing is under way, or there are
+    `MOST_EVENTS`: whatever follows costs per frame, hardly per event. A frame goes on
+    at once, behind what came before it, unless it is `BEHIND_MS` old, or others of a
+    single node are still under way: frames that would pile up wait for each other here,
+    up to `MOST_ROWS`. What waits in any of the partitions goes on together.
 
     Here every event is told the time that its partition has reached. One that is older
     than all windows goes to dead letters as `late`, before any window has seen it.
 
     Args:
+        topic: full name of the topic of events.
         columns: columns and kinds an event must have.
         number_limits: least and greatest value of its columns of numbers.
         key: the column whose value chooses the shard; `case_id` or an entity column.
@@ -85,6 +82,7 @@ class CollectEvents(KeyedProcessFunction):
     def __init__(
         self,
         *,
+        topic: str,
         columns: Mapping[str, str],
         number_limits: Mapping[str, tuple[float, float]],
         key: str,
@@ -98,6 +96,7 @@ class CollectEvents(KeyedProcessFunction):
         if taken:
             msg = f"collect column {taken.pop()!r}: the name is ours; rename the column"
             raise ValueError(msg)
+        self._topic = topic
         self._columns = dict(columns)
         self._number_limits = dict(number_limits)
         self._key = key
@@ -115,143 +114,155 @@ class CollectEvents(KeyedProcessFunction):
             number_limits=self._number_limits,
             now_ms=now_ms,
         )
-        # Those that wait lie in slots 0, 1, ... of a map, which are written over by the
-        # next ones; a number tells which went on. RocksDB would step over everything
-        # that was ever removed from a map whenever it is cleared or read.
-        self._slots = runtime_context.get_map_state(
-            MapStateDescriptor("slots", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
-        )
-        self._gone = runtime_context.get_state(
-            ValueStateDescriptor("gone", Types.PICKLED_BYTE_ARRAY())
-        )
+        self._partitions = OwnKeys(runtime_context)
+        self._slots = Slots(runtime_context)
         self._clock = runtime_context.get_state(
             ValueStateDescriptor("clock", Types.PICKLED_BYTE_ARRAY())
         )
         self._collected: dict[int, Collected] = {}
         self._clocks: dict[int, StreamClock] = {}
+        self._events = self._rows = 0
         self._frames = itertools.count()
         UNDER_WAY.begin()
 
     @takes_turns
-    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Any:
+    def process_element(self, value: Record, ctx: KeyedProcessFunction.Context) -> Any:
         """One Kafka value."""
-        topic, partition, offset, raw = value
-        collected = self._collected.get(partition)
-        if collected is None:
-            collected = self._restored(partition)
+        where, raw = value
+        _, at, number = where.split()
+        partition, offset = int(at), int(number)
         if raw is not None and is_frame(raw):
-            yield from self._frame(partition, value, ctx)
-            return
+            return self._frame(partition, offset, raw, ctx)
+        collected = self._of(partition)
+        gone: Iterable[Any] = ()
         if collected.frames:
-            yield from self._flush(partition)
-            collected = self._collected[partition]
-        if not collected.offsets:
-            collected.topic = topic
-            self._flush_later(ctx, self._wait_ms)
-        raw = None if raw is None else bytes(raw)
-        self._slots.put(len(collected.offsets), (topic, offset, raw))
-        collected.offsets.append(offset)
+            gone = [*self._flush(partition)]
+            collected = self._of(partition)
+        self._wait(collected, offset, raw, self._wait_ms, ctx)
         collected.values.append(raw)
-        if len(collected.offsets) >= MOST_COLLECTED:
-            yield from self._flush(partition)
+        self._events += 1
+        if self._events >= MOST_EVENTS:
+            return [*gone, *self._flush(partition)]
+        return gone or None
 
-    def _frame(self, partition: int, value: Row, ctx: Any) -> Iterator[Any]:
+    def _frame(
+        self, partition: int, offset: int, raw: bytes, ctx: Any
+    ) -> Iterator[Any]:
         """A frame: on at once, or with others when it is behind."""
-        place, raw = place_and_value(value)
-        rows, letters = self._reader.read(raw, place)
-        held = self._collected[partition]
-        if rows is None or not (self._is_busy() or _is_behind(rows)):
-            if rows is not None and held.frames:
-                held.frames.append(rows)
-                rows = None
-            yield from self._flush(partition)
-            yield from self._on(partition, rows, letters)
-            return
+        rows, letters = self._reader.read(raw, self._place(partition, offset))
         yield from letters_aside(self._dead_letters, letters)
-        if held.values:
+        if rows is None:
+            return
+        if self._of(partition).values:
             yield from self._flush(partition)
-        collected = self._collected[partition]
-        if not collected.frames:
-            collected.topic = place.topic
-            self._flush_later(ctx, LOOK_MS if self._is_busy() else self._wait_ms)
-        self._slots.put(len(collected.offsets), (place.topic, place.offset, raw))
-        collected.offsets.append(place.offset)
+        collected = self._of(partition)
+        busy = self._is_busy(BUSY_FRAMES)
+        if not busy and not _is_behind(rows):
+            if not collected.frames:
+                good: list[EventRows] = []
+                yield from self._in_time(partition, rows, good)
+                yield from self._on(partition, good)
+                return
+            collected.frames.append(rows)
+            yield from self._flush(partition)
+            return
+        wait_ms = LOOK_MS if busy else self._wait_ms
+        self._wait(collected, offset, raw, wait_ms, ctx)
         collected.frames.append(rows)
-        if collected.rows >= MOST_ROWS:
+        self._rows += len(rows)
+        if self._rows >= MOST_ROWS:
             yield from self._flush(partition)
 
-    def _is_busy(self) -> bool:
-        """Whether frames would wait for others; of several nodes nobody knows."""
-        return self._layout[1] == 1 and UNDER_WAY.frames >= BUSY_FRAMES
+    def _is_busy(self, frames: int) -> bool:
+        """Whether so many are under way that more would wait; of one node alone."""
+        return self._layout[1] == 1 and UNDER_WAY.frames >= frames
 
-    def _flush_later(self, ctx: Any, wait_ms: int) -> None:
+    def _wait(
+        self,
+        collected: Collected,
+        offset: int,
+        raw: bytes | None,
+        wait_ms: int,
+        ctx: Any,
+    ) -> None:
+        if not collected.offsets:
+            self._flush_later(collected, wait_ms, ctx)
+        self._slots.put(len(collected.offsets), offset, raw)
+        collected.offsets.append(offset)
+
+    def _flush_later(self, collected: Collected, wait_ms: int, ctx: Any) -> None:
         timers = ctx.timer_service()
-        due_ms = timers.current_processing_time() + wait_ms
-        timers.register_processing_time_timer(due_ms)
+        collected.due_ms = timers.current_processing_time() + wait_ms
+        timers.register_processing_time_timer(collected.due_ms)
 
     @takes_turns
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
-        """The first waiting event has waited long enough."""
+        """The first that waits in a partition has waited long enough."""
         partition = ctx.get_current_key()
-        collected = self._collected.get(partition)
-        if collected and collected.frames and self._is_busy():
-            collected.looks += 1
-            if collected.looks < MOST_LOOKS:
-                self._flush_later(ctx, LOOK_MS)
-                return
+        collected = self._of(partition)
+        if not collected.offsets or collected.due_ms > timestamp:
+            return  # what this timer was for went on with others
+        busy = self._is_busy(BUSY_FRAMES if collected.frames else BUSY_EVENTS)
+        collected.looks += 1
+        if (busy or self._events >= MANY_EVENTS) and collected.looks < MOST_LOOKS:
+            self._flush_later(collected, LOOK_MS, ctx)
+            return
         yield from self._flush(partition)
 
-    def _restored(self, partition: int) -> Collected:
+    def _place(self, partition: int, offset: int) -> Place:
+        return Place(topic=self._topic, partition=partition, offset=offset)
+
+    def _of(self, partition: int) -> Collected:
+        """What waits in the partition in use."""
+        found = self._collected.get(partition)
+        if found is not None:
+            return found
         found = self._collected[partition] = Collected()
-        gone = self._gone.value()
-        waiting = (slot for _, slot in self._slots.items())
-        for topic, offset, raw in sorted(waiting, key=itemgetter(1)):
-            if gone is not None and offset <= gone:
-                continue
-            found.topic = topic
+        for offset, raw in self._slots.waiting():
             found.offsets.append(offset)
             if raw is not None and is_frame(raw):
-                place = Place(topic=topic, partition=partition, offset=offset)
-                rows, _ = self._reader.read(raw, place)  # its letters were written
+                # its letters were written when it came
+                rows, _ = self._reader.read(raw, self._place(partition, offset))
                 found.frames += [] if rows is None else [rows]
             else:
                 found.values.append(raw)
         return found
 
-    def _flush(self, partition: int) -> Iterator[Any]:
-        collected = self._collected.get(partition) or self._restored(partition)
-        if not collected.offsets:
-            return
-        self._collected[partition] = Collected()
-        self._gone.update(collected.offsets[-1])
-        if collected.frames:
-            yield from self._on(partition, concat_rows(collected.frames), [])
-        if not collected.values:
-            return
-        source = (collected.topic, partition)
-        rows, letters = self._reader.read_objects(
-            source, collected.offsets, collected.values
-        )
-        yield from self._on(partition, rows, letters)
+    def _flush(self, in_use: int) -> Iterator[Any]:
+        """What waits in any of the partitions goes on, as one frame."""
+        good: list[EventRows] = []
+        for partition, collected in self._collected.items():
+            if not collected.offsets:
+                continue
+            self._collected[partition] = Collected()
+            self._partitions.use(partition)
+            self._slots.went_on(collected.offsets[-1])
+            for rows in collected.frames:
+                yield from self._in_time(partition, rows, good)
+            if collected.values:
+                source = (self._topic, partition)
+                read, letters = self._reader.read_objects(
+                    source, collected.offsets, collected.values
+                )
+                yield from letters_aside(self._dead_letters, letters)
+                if read is not None:
+                    yield from self._in_time(partition, read, good)
+        self._partitions.use(in_use)
+        self._events = self._rows = 0
+        yield from self._on(in_use, good)
 
-    def _on(
-        self, partition: int, rows: EventRows | None, letters: list[DeadLetter]
-    ) -> Iterator[Any]:
-        yield from letters_aside(self._dead_letters, letters)
-        if rows is None:
-            return
-        rows, late = self._in_time(partition, rows)
-        yield from letters_aside(self._dead_letters, late)
-        if len(rows):
+    def _on(self, partition: int, good: list[EventRows]) -> Iterator[Any]:
+        if good:
+            rows = concat_rows(good)
             frame = (partition, next(self._frames))
-            part = Part(frame, np.arange(len(rows)), keyed(rows))
+            part = Part(frame, np.arange(len(rows)), rows)
             UNDER_WAY.start()
             yield from onward(self._shards, part, self._key)
 
     def _in_time(
-        self, partition: int, rows: EventRows
-    ) -> tuple[EventRows, list[DeadLetter]]:
-        """The rows with the time of their stream; of those too late, the letters."""
+        self, partition: int, rows: EventRows, good: list[EventRows]
+    ) -> Iterator[Any]:
+        """Adds the rows that are not too late, told the time of their stream."""
         clock = self._clocks.get(partition)
         if clock is None:
             kept = self._clock.value()
@@ -261,7 +272,8 @@ class CollectEvents(KeyedProcessFunction):
         self._clock.update(clock.to_bytes())
         late = rows.event_time_ms < now - self._horizon_ms
         if not self._horizon_ms or not late.any():
-            return rows, []
+            good.append(keyed(rows))
+            return
         letters = [
             rows.dead_letter(
                 row,
@@ -273,7 +285,9 @@ class CollectEvents(KeyedProcessFunction):
             )
             for row in np.flatnonzero(late).tolist()
         ]
-        return rows.take(np.flatnonzero(~late)), letters
+        yield from letters_aside(self._dead_letters, letters)
+        if not late.all():
+            good.append(keyed(rows.take(np.flatnonzero(~late))))
 
 
 def _is_behind(rows: EventRows) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -39,8 +39,8 @@ _Self = TypeVar("_Self")
 
 
 def takes_turns(
-    process: Callable[[_Self, Any, Any], Iterator[Any]],
-) -> Callable[[_Self, Any, Any], Iterator[Any]]:
+    process: Callable[[_Self, Any, Any], Iterable[Any] | None],
+) -> Callable[[_Self, Any, Any], Iterable[Any] | None]:
     """Runs a function of an operator while no other operator of this node runs.
 
     All operators of a node share one interpreter, of which only one can compute at a
@@ -48,14 +48,15 @@ def takes_turns(
     goes to another and has to be waited for: a hundred times a frame, which cost more
     than the work. Operators that take turns are not in each other's way.
 
-    What it yields is collected first and handed on after the turn: handing on may wait
-    for the operator behind, which may wait for its turn.
+    What it gives is collected first and handed on after the turn: handing on may wait
+    for the operator behind, which may wait for its turn. What gives nothing may return
+    None, which costs least.
     """
 
     @wraps(process)
-    def whole(self: _Self, value: Any, ctx: Any) -> Iterator[Any]:
+    def whole(self: _Self, value: Any, ctx: Any) -> Iterable[Any] | None:
         with TURN:
-            found = list(process(self, value, ctx))
-        yield from found
+            found = process(self, value, ctx)
+            return None if found is None else list(found)
 
     return whole

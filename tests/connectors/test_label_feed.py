@@ -31,7 +31,8 @@ class Topic:
     """Two partitions that a consumer reads from; stands in for `Consumer`."""
 
     def __init__(self):
-        self.waiting, self.ends, self.asked = [], {0: (0, 0), 1: (0, 0)}, 0
+        self.waiting, self.ends, self.asked = [], {0: 0, 1: 0}, 0
+        self.refused = {}
 
     def __call__(self, settings):
         return self
@@ -43,9 +44,17 @@ class Topic:
     def assign(self, places):
         self.assigned = [(place.partition, place.offset) for place in places]
 
-    def get_watermark_offsets(self, place, timeout):
+    def offsets_for_times(self, places, timeout):
         self.asked += 1
-        return self.ends[place.partition]
+        assert [place.offset for place in places] == [-1, -1]  # Kafka's latest
+        return [
+            SimpleNamespace(
+                partition=place.partition,
+                offset=self.ends[place.partition],
+                error=self.refused.get(place.partition),
+            )
+            for place in places
+        ]
 
     def consume(self, most, timeout):
         given, self.waiting = self.waiting, []
@@ -55,11 +64,11 @@ class Topic:
         return None
 
     def publish(self, partition, *values):
-        low, end = self.ends[partition]
+        end = self.ends[partition]
         for value in values:
             self.waiting.append(Message(partition, end, value))
             end += 1
-        self.ends[partition] = (low, end)
+        self.ends[partition] = end
 
 
 @pytest.fixture
@@ -99,14 +108,15 @@ def test_a_backlog_asks_the_broker_once(topic, feed):
 
 def test_marks_behind_the_last_record_are_passed(topic, feed):
     topic.publish(0, frame("a"))
-    topic.ends[0] = (0, 3)  # two marks of transactions
+    topic.ends[0] = 3  # two marks of transactions
     topic.waiting.append(Message(0, 3, error=KafkaError._PARTITION_EOF))
     assert feed.fresh(0)[0].to_pylist() == ["a"]
     assert feed.read_to[0] == 3
 
 
 def test_what_was_deleted_is_not_waited_for(topic, feed):
-    topic.ends[1] = (5, 5)
+    topic.ends[1] = 5  # the first of them is where the partition begins now
+    topic.waiting.append(Message(1, 5, error=KafkaError._PARTITION_EOF))
     assert feed.fresh(0) is None
     assert feed.read_to[1] == 5
 
@@ -119,6 +129,12 @@ def test_a_value_that_is_no_label_is_passed_over_and_counted(topic, feed, caplog
 
 def test_labels_that_do_not_come_are_an_error_that_names_them(topic, feed, monkeypatch):
     monkeypatch.setattr(label_feed, "_ANSWER_S", 0.01)
-    topic.ends[0] = (0, 4)
+    topic.ends[0] = 4
     with pytest.raises(LabelFeedError, match=r"run\.labels: nothing came.*ends are"):
+        feed.fresh(0)
+
+
+def test_a_partition_without_an_end_is_named(topic, feed):
+    topic.refused[1] = "broker: not the leader"
+    with pytest.raises(LabelFeedError, match=r"run\.labels\[1\]: broker: not the lead"):
         feed.fresh(0)

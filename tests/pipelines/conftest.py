@@ -103,7 +103,8 @@ class Runtime:
     def give(self, operator: Any, key: int, value: Any) -> list[Any]:
         """What comes out for one element of one key."""
         self.key = key
-        return list(operator.process_element(pickle.loads(pickle.dumps(value)), self))
+        sent = pickle.loads(pickle.dumps(value))
+        return list(operator.process_element(sent, self) or ())
 
     def wait(self, operator: Any, wait_ms: int) -> list[Any]:
         """What comes out of the timers due in the next `wait_ms`."""
@@ -112,7 +113,7 @@ class Runtime:
             at_ms, self.key = due[0]
             self.timers.remove(due[0])
             self.clock_ms = max(self.clock_ms, at_ms)
-            out += list(operator.on_timer(at_ms, self))
+            out += list(operator.on_timer(at_ms, self) or ())
         self.clock_ms = until
         return out
 

@@ -28,6 +28,7 @@ def collector(runtime):
 
     def make(nodes=1, key="case_id", horizon_ms=0, limits=None):
         operator = CollectEvents(
+            topic="run.events",
             columns={"customer": "id"} | {name: "number" for name in limits or ()},
             number_limits=limits or {},
             key=key,
@@ -43,7 +44,7 @@ def collector(runtime):
 
 
 def record(offset, value, partition=1):
-    return ("run.events", partition, offset, value)
+    return (f"run.events {partition} {offset}".encode(), value)
 
 
 def one(number, customer="x", at_ms=AT_MS, **columns):
@@ -65,6 +66,10 @@ def frame(ids, customers, at_ms=AT_MS, **columns):
             }
         )
     )
+
+
+#: Longer than anything waits, whatever is under way.
+LONG_MS = 5 + LOOK_MS * MOST_LOOKS
 
 
 def ids_of(rows):
@@ -125,13 +130,65 @@ def test_single_events_wait_for_each_other(runtime, collector):
 
 
 def test_many_single_events_do_not_wait(runtime, collector, monkeypatch):
-    monkeypatch.setattr(collect, "MOST_COLLECTED", 3)
+    monkeypatch.setattr(collect, "MOST_EVENTS", 3)
     operator = collector()
     out = [runtime.give(operator, 1, record(i, one(i))) for i in range(4)]
     assert [len(rows) for _, rows in out[2]] == [3]
     assert out[0] == out[1] == out[3] == []
-    ((_, rest),) = runtime.wait(operator, 5)
+    ((_, rest),) = runtime.wait(operator, LONG_MS)
     assert ids_of(rest) == ["e3"]
+
+
+def test_events_of_all_partitions_go_on_together(runtime, collector, apart):
+    operator = collector()
+    runtime.give(operator, 1, record(1, one(1)))
+    runtime.give(operator, 2, record(7, one(2), 2))
+    runtime.give(operator, 2, record(8, b"junk", 2))
+    ((_, rows),), (letter,) = apart(runtime.wait(operator, 5))
+    assert ids_of(rows) == ["e1", "e2"]
+    places = [str(rows.origins.place(i)) for i in (0, 1)]
+    assert places == ["run.events[1]@1", "run.events[2]@7"]
+    assert (letter["partition"], letter["offset"]) == (2, 8)
+    assert runtime.wait(collector(), 1000) == []  # nothing waits in the state of any
+
+
+def test_what_came_since_waits_its_own_time(runtime, collector):
+    operator = collector()
+    runtime.give(operator, 1, record(1, one(1)))
+    runtime.wait(operator, 2)
+    runtime.give(operator, 2, record(1, one(2), 2))
+    ((_, rows),) = runtime.wait(operator, 3)
+    assert ids_of(rows) == ["e1", "e2"]
+    UNDER_WAY.arrive()
+    runtime.give(operator, 2, record(2, one(3), 2))
+    assert runtime.wait(operator, 4) == []  # the timer of e2 is over
+    ((_, rows),) = runtime.wait(operator, 1)
+    assert ids_of(rows) == ["e3"]
+
+
+def test_single_events_wait_for_what_is_under_way(runtime, collector):
+    operator = collector()
+    runtime.give(operator, 1, record(1, frame(["e1"], ["c"])))
+    runtime.give(operator, 1, record(2, one(2)))
+    assert runtime.wait(operator, 8) == []
+    runtime.give(operator, 1, record(3, one(3)))
+    UNDER_WAY.arrive()
+    ((_, rows),) = runtime.wait(operator, LOOK_MS)
+    assert ids_of(rows) == ["e2", "e3"]
+
+
+def test_slots_are_used_again_and_hold_what_waits(runtime, collector):
+    for offset in range(0, 40, 4):
+        operator = collector()
+        for number in range(offset, offset + 3):
+            runtime.give(operator, 1, record(number, one(number)))
+        ((_, rows),) = runtime.wait(operator, LONG_MS)
+        assert ids_of(rows) == [f"e{number}" for number in range(offset, offset + 3)]
+        UNDER_WAY.arrive()
+        runtime.give(operator, 1, record(offset + 3, one(offset + 3)))
+        ((_, rows),) = runtime.wait(collector(), LONG_MS)
+        assert ids_of(rows) == [f"e{offset + 3}"]
+    assert len(runtime.kept[("slots", 1)]) == 3
 
 
 def test_a_frame_does_not_overtake_what_waits(runtime, collector):
@@ -147,7 +204,7 @@ def test_what_waits_is_not_lost_in_a_restart(runtime, collector, apart):
     runtime.give(operator, 1, record(1, one(1)))
     runtime.give(operator, 1, record(2, b"junk"))
     runtime.give(operator, 2, record(1, one(3), 2))
-    on, (letter,) = apart(runtime.wait(collector(), 5))
+    on, (letter,) = apart(runtime.wait(collector(), LONG_MS))
     assert [ids_of(rows) for _, rows in on] == [["e1"], ["e3"]]
     assert (letter["value"], letter["offset"]) == (b"junk", 2)
     assert runtime.wait(collector(), 1000) == []
@@ -195,7 +252,7 @@ BLOCK = [f"b{i}" for i in range(256)]
 def late(runtime, operator, at_ms, apart):
     """What becomes of one event at `at_ms`: ids that go on, and dead letters."""
     runtime.give(operator, 1, record(7, one(7, at_ms=at_ms)))
-    on, letters = apart(runtime.wait(operator, 5))
+    on, letters = apart(runtime.wait(operator, LONG_MS))
     return [i for _, rows in on for i in ids_of(rows)], letters
 
 
@@ -257,7 +314,7 @@ def test_a_number_out_of_its_limits_is_a_dead_letter(runtime, collector, apart):
     assert letter["reason"] == "amount: 11 is over the limit of 10"
     for number, amount in ((1, -1), (2, 5)):
         runtime.give(operator, 1, record(number, one(number, amount=amount)))
-    on, (letter,) = apart(runtime.wait(operator, 5))
+    on, (letter,) = apart(runtime.wait(operator, LONG_MS))
     assert [ids_of(rows) for _, rows in on] == [["e2"]]
     assert letter["reason"] == "amount: -1 is under the limit of 0"
 

@@ -19,7 +19,9 @@ def read(value, *, modality="text", topic="run.events", nodes=1):
         dead_letters="run.dead-letters",
     )
     operator.open(None)
-    return list(operator.process_element(Row(1, (topic, 1, 9, value)), None))
+    return list(
+        operator.process_element(Row(1, (f"{topic} 1 9".encode(), value)), None)
+    )
 
 
 def test_a_value_of_nothing_is_a_dead_letter(apart):

@@ -20,7 +20,9 @@ def route(topic, value):
         models=MODELS, shards=6, nodes=3, dead_letters="run.dead-letters"
     )
     operator.open(None)
-    return list(operator.process_element(Row(0, (topic, 0, 4, value)), None))
+    return list(
+        operator.process_element(Row(0, (f"{topic} 0 4".encode(), value)), None)
+    )
 
 
 def embeddings(vectors, **changes):
