@@ -14,7 +14,7 @@ import numpy as np
 
 from automl.candidates import TreeCandidate
 from automl.key_table import KeyTable
-from automl.keys import key_of
+from automl.keys import groups, key_of
 from automl.task import TaskSpec
 from automl.windows import EntityWindows
 
@@ -38,6 +38,7 @@ def compile_all() -> None:
     spec = TaskSpec.from_json(_TASK).resolve({"card": "string"})
     windows = EntityWindows(spec, "card")
     key = np.array([key_of("a")], dtype=np.uint64)
+    groups(key, 1)
     at = np.array([0], dtype=np.int64)
     windows.add_labels(key, at, np.ones(1))
     windows.observe(key, at, {"card": key}, clock_ms=at, case_keys=key)

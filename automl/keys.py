@@ -61,6 +61,32 @@ def key_of(text: Any) -> np.uint64:
     return key
 
 
+def groups(
+    keys: Keys, count: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Gives positions of keys by `key % count`, in order, and where each group starts.
+
+    Group g is `positions[starts[g] : starts[g + 1]]`.
+    """
+    positions = np.empty(len(keys), dtype=np.int64)
+    starts = np.zeros(count + 1, dtype=np.int64)
+    _group(keys, np.uint64(count), positions, starts)
+    return positions, starts
+
+
+@njit(cache=True)
+def _group(keys, count, positions, starts):  # type: ignore[no-untyped-def]
+    for key in keys:
+        starts[key % count + uint64(1)] += 1
+    for group in range(1, len(starts)):
+        starts[group] += starts[group - 1]
+    at = starts.copy()
+    for i in range(len(keys)):
+        group = keys[i] % count
+        positions[at[group]] = i
+        at[group] += 1
+
+
 @njit(cache=True)
 def _hash_texts(raw, at, seed, keys):  # type: ignore[no-untyped-def]
     """Eight bytes at a time: multiply, rotate, and mix well at the end."""

@@ -159,7 +159,9 @@ def numbers_fit(
     """Whether all numbers of a column, at least one, are finite and in its limits."""
     least, most = limits.bounds(name)
     # a NaN is the least and the greatest of all, and compares as false
-    return bool(values.min() >= least and values.max() <= most)
+    return bool(
+        np.minimum.reduce(values) >= least and np.maximum.reduce(values) <= most
+    )
 
 
 def _clean_text(name: str, column: pa.Array, limits: EventLimits) -> pa.Array | None:
@@ -182,11 +184,11 @@ def ids_fit(texts: pa.Array, limits: EventLimits, *, blank: bool = True) -> bool
         blank: whether an id may be of spaces alone.
     """
     at = np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1, 4 * texts.offset)
-    sizes = np.diff(at)
-    if sizes.min() < 1:
+    sizes = at[1:] - at[:-1]
+    if np.minimum.reduce(sizes) < 1:
         return False
     # a character is a byte or more: few bytes are few characters
-    longest = sizes.max()
+    longest = np.maximum.reduce(sizes)
     if longest > limits.max_id_chars:
         longest = pc.max(pc.utf8_length(texts)).as_py()
     if longest > limits.max_id_chars:
@@ -194,10 +196,15 @@ def ids_fit(texts: pa.Array, limits: EventLimits, *, blank: bool = True) -> bool
     return blank or _starts_visible(texts, at) or not _any_blank(texts)
 
 
+#: The first and the last character of one byte that is seen.
+_VISIBLE = np.array([ord("!"), ord("~")], dtype=np.uint8)
+
+
 def _starts_visible(texts: pa.Array, at: npt.NDArray[np.int32]) -> bool:
     """Whether every text begins with a character that is seen, of one byte."""
     first = np.frombuffer(texts.buffers()[2], np.uint8)[at[:-1]]
-    return bool(((first > ord(" ")) & (first < 0x7F)).all())
+    # unsigned: what is less than the first of them comes out large
+    return bool(np.maximum.reduce(first - _VISIBLE[0]) <= _VISIBLE[1] - _VISIBLE[0])
 
 
 def _any_blank(texts: pa.Array) -> bool:

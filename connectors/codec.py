@@ -7,6 +7,10 @@ import pyarrow as pa
 MAGIC = b"SLF"
 VERSION = 1
 _HEADER = MAGIC + bytes([VERSION])
+#: What ends an Arrow IPC stream.
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+#: What `_is_plain` found, by schema as bytes.
+_PLAIN: dict[bytes, bool] = {}
 
 
 class CodecError(Exception):
@@ -18,11 +22,30 @@ def encode_frame(batch: pa.RecordBatch) -> bytes:
 
     Layout: `SLF`, one version byte, then an Arrow IPC stream of one record batch.
     """
-    sink = pa.BufferOutputStream()
-    sink.write(_HEADER)
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue())
+    if not _is_plain(batch.schema):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        return _HEADER + bytes(sink.getvalue())
+    # the parts of such a stream, put together without a writer, which takes longer
+    return b"".join([_HEADER, batch.schema.serialize(), batch.serialize(), _END])
+
+
+def _is_plain(schema: pa.Schema) -> bool:
+    """Whether no column has a dictionary, which takes a writer to send apart."""
+    if schema.metadata:  # which may be another one each time
+        schema = schema.remove_metadata()
+    told = schema.serialize().to_pybytes()
+    if told not in _PLAIN:
+        _PLAIN[told] = not any(map(_has_dictionary, schema.types))
+    return _PLAIN[told]
+
+
+def _has_dictionary(kind: pa.DataType) -> bool:
+    inner = kind.num_fields if pa.types.is_nested(kind) else 0
+    return pa.types.is_dictionary(kind) or any(
+        _has_dictionary(kind.field(i).type) for i in range(inner)
+    )
 
 
 def is_frame(value: bytes) -> bool:

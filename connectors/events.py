@@ -225,9 +225,10 @@ class EventReader:
         except CodecError as error:
             raise RefusedError(str(error)) from error
         needed = ["event_id", "case_id", "event_time", *self._columns]
-        missing = [n for n in needed if n not in batch.schema.names]
+        names = batch.schema.names
+        missing = [name for name in needed if name not in names]
         if missing:
-            refuse(f"frame has no column {missing[0]!r}; it has {batch.schema.names}")
+            refuse(f"frame has no column {missing[0]!r}; it has {names}")
         if not batch.num_rows:
             refuse("frame has no rows")
         whole = clean_rows(

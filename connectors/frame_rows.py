@@ -88,7 +88,9 @@ def clean_rows(
     if "schema_version" in batch.schema.names:
         return None
     times = _milliseconds(batch.column("event_time")).to_numpy()
-    if times.min() < limits.min_time_ms or times.max() > latest_ms:
+    if np.minimum.reduce(times) < limits.min_time_ms:
+        return None
+    if np.maximum.reduce(times) > latest_ms:
         return None
     content: dict[str, Column] = {}
     for name, kind in columns.items():
@@ -118,7 +120,9 @@ def _clean_created(batch: pa.RecordBatch) -> npt.NDArray[np.int64] | None:
     if column.null_count or not pa.types.is_int64(column.type):
         return None
     created: npt.NDArray[np.int64] = column.to_numpy(zero_copy_only=False)
-    return None if created.min() < 0 or created.max() >= 2**62 else created
+    if np.minimum.reduce(created) < 0 or np.maximum.reduce(created) >= 2**62:
+        return None
+    return created
 
 
 def objects_of_frame(

@@ -126,8 +126,9 @@ class LabelFeed:
             raise LabelFeedError(msg) from error
         for place in found:
             if place.error is not None:
-                msg = f"ask for the end of {self._topic}[{place.partition}]"
-                raise LabelFeedError(f"{msg}: {place.error}")
+                name = f"{self._topic}[{place.partition}]"
+                msg = f"ask for the end of {name}: {place.error}"
+                raise LabelFeedError(msg)
         return {place.partition: place.offset for place in found}
 
     def _take(self, message: Any, values: list[bytes]) -> None:

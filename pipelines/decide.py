@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,10 +50,12 @@ def decision_batch(
         "event_id": given.event_id,
         "score": pa.array(scored.score),
         "alert": pa.array(scored.alert),
-        "threshold": _repeated(manifest.threshold, pa.float64(), rows),
-        "model_name": _repeated(manifest.name, pa.string(), rows),
-        "model_version": _repeated(manifest.version, pa.int32(), rows),
-        **(_alone(rows) if given.vectors is None else _together(given, scored)),
+        **_first(rows, _model(manifest.threshold, manifest.name, manifest.version)),
+        **(
+            _first(rows, _alone())
+            if given.vectors is None
+            else _together(given, scored)
+        ),
         "reasons": _told(reasons, rows),
         "event_time": pa.array(given.event_time_ms).view(TIME),
         "created_ms": pa.array(given.created_ms),
@@ -103,38 +105,55 @@ _TOLD = (
 )
 
 
-@cache
 def _block(value: Any, kind: pa.DataType) -> pa.Array:
+    """The same value in `_BLOCK_ROWS` rows."""
     return pa.array([value] * _BLOCK_ROWS, kind)
 
 
-def _repeated(value: Any, kind: pa.DataType, rows: int) -> pa.Array:
-    """The same value in every row: for all but the largest batches, made once."""
-    if rows > _BLOCK_ROWS:
-        return pa.array([value] * rows, kind)
-    return _block(value, kind).slice(0, rows)
+@lru_cache(maxsize=8)
+def _model(threshold: float, name: str, version: int) -> dict[str, pa.Array]:
+    """What is said of the model, in blocks."""
+    return {
+        "threshold": _block(threshold, pa.float64()),
+        "model_name": _block(name, pa.string()),
+        "model_version": _block(version, pa.int32()),
+    }
+
+
+@cache
+def _alone() -> dict[str, pa.Array]:
+    """What is said of modalities where tabular events are all there is, in blocks."""
+    name = MODALITIES[TABULAR]
+    return {
+        "modality": _block(name, pa.string()),
+        "modalities": _block((name,), pa.list_(pa.string())),
+        **{f"gate_{m}": _block(float(m == name), pa.float32()) for m in MODALITIES},
+    }
+
+
+@cache
+def _no_reasons() -> dict[str, pa.Array]:
+    return {"reasons": _block("[]", pa.string())}
+
+
+def _first(rows: int, blocks: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """So many rows of columns that are the same in every row."""
+    if rows <= _BLOCK_ROWS:
+        return {name: block.slice(0, rows) for name, block in blocks.items()}
+    times = -(-rows // _BLOCK_ROWS)
+    return {
+        name: pa.concat_arrays([block] * times).slice(0, rows)
+        for name, block in blocks.items()
+    }
 
 
 def _told(reasons: Reasons, rows: int) -> pa.StringArray:
     if not reasons:
-        return _repeated("[]", pa.string(), rows)
+        return _first(rows, _no_reasons())["reasons"]
     told = ["[]"] * rows
     for row, why in reasons.items():
         told[row] = orjson.dumps(why).decode()
     return pa.array(told, pa.string())
-
-
-def _alone(rows: int) -> dict[str, pa.Array]:
-    """What is said of modalities where tabular events are all there is."""
-    name = MODALITIES[TABULAR]
-    gates = {
-        f"gate_{m}": _repeated(float(m == name), pa.float32(), rows) for m in MODALITIES
-    }
-    return {
-        "modality": _repeated(name, pa.string(), rows),
-        "modalities": _repeated((name,), pa.list_(pa.string()), rows),
-        **gates,
-    }
 
 
 def _together(given: Undecided, scored: Scored) -> dict[str, pa.Array]:

@@ -16,9 +16,9 @@ from automl.stream_clock import StreamClock
 from connectors.codec import is_frame
 from connectors.events import EventReader
 from connectors.flink import Record
-from connectors.records import DeadLetter, Place
+from connectors.records import Place
 from connectors.rows import CASE_KEY, CLOCK, EventRows, concat_rows
-from pipelines.operators.parts import Part, onward
+from pipelines.operators.parts import Part, forget_handed, onward
 from pipelines.operators.read import TABULAR, keyed, letters_aside, now_ms
 from pipelines.operators.shards import OwnKeys, Shards
 from pipelines.operators.slots import Slots
@@ -124,6 +124,7 @@ class CollectEvents(KeyedProcessFunction):
         self._events = self._rows = 0
         self._frames = itertools.count()
         UNDER_WAY.begin()
+        forget_handed()
 
     @takes_turns
     def process_element(self, value: Record, ctx: KeyedProcessFunction.Context) -> Any:

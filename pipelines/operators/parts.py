@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -46,16 +47,53 @@ def _unpickled(
     return Part(frame, np.frombuffer(bytearray(positions), dtype=np.int64), rows)
 
 
+#: What is handed on within this process, by number.
+_HANDED: dict[int, Any] = {}
+_NUMBERS = itertools.count()
+
+
+class Handed:
+    """What an operator gives to another of its process: a number instead of bytes.
+
+    On a single node all operators share a process, and packing a frame and reading it
+    again for each of them takes longer than a window takes to answer. Nothing of it is
+    ever in a checkpoint: barriers wait until what was sent before them has arrived.
+    """
+
+    def __init__(self, what: Any) -> None:
+        self._what = what
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        number = next(_NUMBERS)
+        _HANDED[number] = self._what
+        return _taken, (number,)
+
+
+def _taken(number: int) -> Any:
+    return _HANDED.pop(number)
+
+
+def forget_handed() -> None:
+    """A job begins: what one before it had under way will not arrive."""
+    _HANDED.clear()
+
+
 def onward(shards: Shards, part: Part, key: str) -> Iterator[Row]:
     """`KEYED` rows that bring a part to the nodes of its rows' `key`.
 
     To cases go the rows alone. On the way to the windows of an entity every node gets
     a part, be it empty: who puts frames together waits for all senders.
     """
+    to_cases = key == "case_id"
+    if shards.nodes == 1:
+        if not to_cases or part.rows is not None:
+            (node,) = shards.every_node()
+            yield Row(node, Handed(part.rows if to_cases else part))
+        return
     nothing = np.empty(0, dtype=np.uint64)
     keys = nothing if part.rows is None else part.rows.keys(key)
     members = dict(shards.by_node(keys))
-    if key == "case_id":
+    if to_cases:
         for node, rows in members.items():
             yield Row(node, part.take(rows).rows)
         return

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pyflink.datastream import RuntimeContext
+
+from automl.keys import groups
 
 #: Which rows, by their growing positions.
 Positions = NDArray[np.int64]
@@ -21,21 +24,12 @@ def shard_of(key: int | np.uint64, shards: int) -> int:
 
 def by_shard(keys: NDArray[np.uint64], shards: int) -> dict[int, Positions]:
     """Which of the keys are in each shard, in their order."""
-    return _by_number(keys % np.uint64(shards), shards)
-
-
-def _by_number(numbers: NDArray[np.uint64], count: int) -> dict[int, Positions]:
-    """Where each number below `count` stands, in the order of the numbers."""
-    if count == 1:
-        return {0: np.arange(len(numbers))} if len(numbers) else {}
-    # numpy sorts numbers of 16 bits by counting them
-    small = numbers.astype(np.uint16) if count <= 2**16 else numbers
-    order = np.argsort(small, kind="stable")
-    sizes = np.bincount(numbers.astype(np.int64), minlength=count)
-    starts = np.cumsum(sizes) - sizes
+    positions, starts = groups(keys, shards)
+    bounds = starts.tolist()
     return {
-        int(number): order[starts[number] : starts[number] + sizes[number]]
-        for number in np.flatnonzero(sizes)
+        shard: positions[start:stop]
+        for shard, (start, stop) in enumerate(pairwise(bounds))
+        if stop > start
     }
 
 
@@ -53,7 +47,7 @@ class Shards:
     """
 
     def __init__(self, shards: int, nodes: int) -> None:
-        self._nodes = nodes
+        self.nodes = nodes
         self.count = shards
         self._keys = _keys_of_groups(shards)
         self._shards = {key: shard for shard, key in enumerate(self._keys)}
@@ -70,9 +64,9 @@ class Shards:
 
     def by_node(self, keys: NDArray[np.uint64]) -> Iterator[tuple[int, Positions]]:
         """For each node that owns any of the keys: its Flink key, and which keys."""
-        shards = keys % np.uint64(self.count) if self._nodes > 1 else keys
-        nodes = shards * np.uint64(self._nodes) // np.uint64(self.count)
-        for node, members in _by_number(nodes, self._nodes).items():
+        shards = keys % np.uint64(self.count)
+        nodes = shards * np.uint64(self.nodes) // np.uint64(self.count)
+        for node, members in by_shard(nodes, self.nodes).items():
             yield self._keys[self._firsts[node]], members
 
     def every_node(self) -> list[int]:

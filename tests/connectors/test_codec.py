@@ -41,6 +41,38 @@ def test_a_frame_of_a_slice_holds_that_slice_alone():
     assert len(one) < 2000
 
 
+def written(batch):
+    """A frame as the writer of a stream would write it."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return b"SLF\x01" + bytes(sink.getvalue())
+
+
+TEXTS = pa.array(["a", "b", "a"]).dictionary_encode()
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        BATCH,
+        BATCH.slice(1, 1),
+        BATCH.slice(0, 0),
+        BATCH.replace_schema_metadata({"features": "[]"}),
+        pa.RecordBatch.from_pydict({"texts": TEXTS}),
+        pa.RecordBatch.from_pydict(
+            {"lists": pa.ListArray.from_arrays([0, 1, 3], TEXTS)}
+        ),
+    ],
+    ids=["whole", "slice", "empty", "metadata", "dictionary", "inner dictionary"],
+)
+def test_a_frame_is_an_arrow_stream_to_the_byte(batch):
+    for _ in range(2):  # what was found of the schema is known the second time
+        assert encode_frame(batch) == written(batch)
+    back = decode_frame(encode_frame(batch))
+    assert str(back.to_pylist()) == str(batch.to_pylist())
+
+
 def test_a_frame_may_have_no_rows():
     assert decode_frame(encode_frame(BATCH.slice(0, 0))).num_rows == 0
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyflink.common import Row
 
 from connectors.codec import decode_frame, encode_frame
 from connectors.events import EventReader
 from connectors.records import MODALITIES, Place
 from pipelines.operators import shards
+from pipelines.operators.parts import Handed
 
 WIDTH = 16
 AT_MS = 1_760_000_000_000
@@ -45,6 +47,16 @@ KINDS = {
     "customer": "string",
     "terminal": "string",
 }
+
+
+def arrived(out: Any) -> list[Any]:
+    """What comes out, as the next operator gets it."""
+    return [
+        Row(one[0], pickle.loads(pickle.dumps(one[1])))
+        if isinstance(one, Row) and isinstance(one[1], Handed)
+        else one
+        for one in out or ()
+    ]
 
 
 @dataclass
@@ -104,7 +116,7 @@ class Runtime:
         """What comes out for one element of one key."""
         self.key = key
         sent = pickle.loads(pickle.dumps(value))
-        return list(operator.process_element(sent, self) or ())
+        return arrived(operator.process_element(sent, self))
 
     def wait(self, operator: Any, wait_ms: int) -> list[Any]:
         """What comes out of the timers due in the next `wait_ms`."""
@@ -113,7 +125,7 @@ class Runtime:
             at_ms, self.key = due[0]
             self.timers.remove(due[0])
             self.clock_ms = max(self.clock_ms, at_ms)
-            out += list(operator.on_timer(at_ms, self) or ())
+            out += arrived(operator.on_timer(at_ms, self))
         self.clock_ms = until
         return out
 

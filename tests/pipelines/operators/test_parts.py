@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from automl.keys import key_of
-from pipelines.operators.parts import InOrder, Part, onward
+from pipelines.operators.parts import InOrder, Part, forget_handed, onward
 from pipelines.operators.shards import Shards, shard_of
 
 
@@ -41,10 +41,28 @@ def test_cases_get_rows_and_only_where_there_are_some(part):
     assert list(onward(Shards(4, 2), nothing, "case_id")) == []
 
 
-def test_one_node_gets_the_frame_itself(part):
+def test_one_node_gets_the_frame_itself_as_a_number(part):
     whole = part(7, "abc")
-    ((_, same),) = onward(Shards(4, 1), whole, "customer")
-    assert same is whole
+    for key, what in (("customer", whole), ("case_id", whole.rows)):
+        ((_, handed),) = onward(Shards(4, 1), whole, key)
+        sent = pickle.dumps(handed)
+        assert len(sent) < 200
+        assert pickle.loads(sent) is what
+        with pytest.raises(KeyError):  # it is handed on once
+            pickle.loads(sent)
+
+
+def test_what_a_failed_job_had_under_way_is_forgotten(part):
+    ((_, handed),) = onward(Shards(4, 1), part(7, "abc"), "customer")
+    sent = pickle.dumps(handed)
+    forget_handed()
+    with pytest.raises(KeyError):
+        pickle.loads(sent)
+
+
+def test_no_cases_are_nothing_for_one_node(part):
+    nothing = Part((0, 7), np.arange(0), None)
+    assert list(onward(Shards(4, 1), nothing, "case_id")) == []
 
 
 def test_parts_become_the_frame_again_in_whatever_order_they_come(part):
