@@ -208,7 +208,7 @@ class EntityWindows:
             clock = np.array(clock_ms, dtype=np.int64)
             np.maximum(clock, _LONG_AGO + self.keep_ms, out=clock)
             if count:
-                self._clock_ms = max(self._clock_ms, int(clock.max()))
+                self._clock_ms = max(self._clock_ms, int(clock[-1]))
         keys = np.ascontiguousarray(rows[:, 0]).view(np.uint64)
         times = np.ascontiguousarray(rows[:, 1])
         bits = np.ascontiguousarray(rows[:, 3:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,11 @@ from automl.stream_clock import StreamClock
 from connectors.codec import is_frame
 from connectors.events import EventReader
 from connectors.flink import Record
-from connectors.records import Place
+from connectors.records import DeadLetter, Place
 from connectors.rows import CASE_KEY, CLOCK, EventRows, concat_rows
 from pipelines.operators.parts import Part, forget_handed, onward
 from pipelines.operators.read import TABULAR, keyed, letters_aside, now_ms
-from pipelines.operators.shards import OwnKeys, Shards
+from pipelines.operators.shards import Shards
 from pipelines.operators.slots import Slots
 from pipelines.operators.turn import UNDER_WAY, takes_turns
 
@@ -44,12 +44,14 @@ class Collected:
         values: what was read there, when it was JSON.
         frames: rows of frames, when those wait.
         due_ms: when the first of them has waited long enough.
-        looks: how often it was found that those under way are still there.
+        rows: rows of those frames.
+        looks: how often it was looked at whether others are still under way.
     """
 
     offsets: list[int] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
     frames: list[EventRows] = field(default_factory=list)
+    rows: int = 0
     due_ms: int = 0
     looks: int = 0
 
@@ -62,7 +64,7 @@ class CollectEvents(KeyedProcessFunction):
     `MOST_EVENTS`: whatever follows costs per frame, hardly per event. A frame goes on
     at once, behind what came before it, unless it is `BEHIND_MS` old, or others of a
     single node are still under way: frames that would pile up wait for each other here,
-    up to `MOST_ROWS`. What waits in any of the partitions goes on together.
+    up to `MOST_ROWS`.
 
     Here every event is told the time that its partition has reached. One that is older
     than all windows goes to dead letters as `late`, before any window has seen it.
@@ -114,14 +116,12 @@ class CollectEvents(KeyedProcessFunction):
             number_limits=self._number_limits,
             now_ms=now_ms,
         )
-        self._partitions = OwnKeys(runtime_context)
         self._slots = Slots(runtime_context)
         self._clock = runtime_context.get_state(
             ValueStateDescriptor("clock", Types.PICKLED_BYTE_ARRAY())
         )
         self._collected: dict[int, Collected] = {}
         self._clocks: dict[int, StreamClock] = {}
-        self._events = self._rows = 0
         self._frames = itertools.count()
         UNDER_WAY.begin()
         forget_handed()
@@ -135,15 +135,14 @@ class CollectEvents(KeyedProcessFunction):
         if raw is not None and is_frame(raw):
             return self._frame(partition, offset, raw, ctx)
         collected = self._of(partition)
-        gone: Iterable[Any] = ()
+        gone: list[Any] = []
         if collected.frames:
             gone = [*self._flush(partition)]
             collected = self._of(partition)
         self._wait(collected, offset, raw, self._wait_ms, ctx)
         collected.values.append(raw)
-        self._events += 1
-        if self._events >= MOST_EVENTS:
-            return [*gone, *self._flush(partition)]
+        if len(collected.values) >= MOST_EVENTS:
+            gone += self._flush(partition)
         return gone or None
 
     def _frame(
@@ -158,21 +157,18 @@ class CollectEvents(KeyedProcessFunction):
             yield from self._flush(partition)
         collected = self._of(partition)
         busy = self._is_busy(BUSY_FRAMES)
-        if not busy and not _is_behind(rows):
-            if not collected.frames:
-                good: list[EventRows] = []
-                yield from self._in_time(partition, rows, good)
-                yield from self._on(partition, good)
-                return
+        if busy or _is_behind(rows):
+            wait_ms = LOOK_MS if busy else self._wait_ms
+            self._wait(collected, offset, raw, wait_ms, ctx)
+            collected.frames.append(rows)
+            collected.rows += len(rows)
+            if collected.rows >= MOST_ROWS:
+                yield from self._flush(partition)
+        elif collected.frames:
             collected.frames.append(rows)
             yield from self._flush(partition)
-            return
-        wait_ms = LOOK_MS if busy else self._wait_ms
-        self._wait(collected, offset, raw, wait_ms, ctx)
-        collected.frames.append(rows)
-        self._rows += len(rows)
-        if self._rows >= MOST_ROWS:
-            yield from self._flush(partition)
+        else:
+            yield from self._on(partition, rows)
 
     def _is_busy(self, frames: int) -> bool:
         """Whether so many are under way that more would wait; of one node alone."""
@@ -202,10 +198,11 @@ class CollectEvents(KeyedProcessFunction):
         partition = ctx.get_current_key()
         collected = self._of(partition)
         if not collected.offsets or collected.due_ms > timestamp:
-            return  # what this timer was for went on with others
+            return  # what this timer was for went on
         busy = self._is_busy(BUSY_FRAMES if collected.frames else BUSY_EVENTS)
+        many = len(collected.values) >= MANY_EVENTS
         collected.looks += 1
-        if (busy or self._events >= MANY_EVENTS) and collected.looks < MOST_LOOKS:
+        if (busy or many) and collected.looks < MOST_LOOKS:
             self._flush_later(collected, LOOK_MS, ctx)
             return
         yield from self._flush(partition)
@@ -229,41 +226,36 @@ class CollectEvents(KeyedProcessFunction):
                 found.values.append(raw)
         return found
 
-    def _flush(self, in_use: int) -> Iterator[Any]:
-        """What waits in any of the partitions goes on, as one frame."""
-        good: list[EventRows] = []
-        for partition, collected in self._collected.items():
-            if not collected.offsets:
-                continue
-            self._collected[partition] = Collected()
-            self._partitions.use(partition)
-            self._slots.went_on(collected.offsets[-1])
-            for rows in collected.frames:
-                yield from self._in_time(partition, rows, good)
-            if collected.values:
-                source = (self._topic, partition)
-                read, letters = self._reader.read_objects(
-                    source, collected.offsets, collected.values
-                )
-                yield from letters_aside(self._dead_letters, letters)
-                if read is not None:
-                    yield from self._in_time(partition, read, good)
-        self._partitions.use(in_use)
-        self._events = self._rows = 0
-        yield from self._on(in_use, good)
+    def _flush(self, partition: int) -> Iterator[Any]:
+        """What waits in the partition in use goes on."""
+        collected = self._collected[partition]
+        if not collected.offsets:
+            return
+        self._collected[partition] = Collected()
+        self._slots.went_on(collected.offsets[-1])
+        if collected.frames:
+            yield from self._on(partition, concat_rows(collected.frames))
+        if collected.values:
+            rows, letters = self._reader.read_objects(
+                (self._topic, partition), collected.offsets, collected.values
+            )
+            yield from letters_aside(self._dead_letters, letters)
+            if rows is not None:
+                yield from self._on(partition, rows)
 
-    def _on(self, partition: int, good: list[EventRows]) -> Iterator[Any]:
-        if good:
-            rows = concat_rows(good)
+    def _on(self, partition: int, rows: EventRows) -> Iterator[Any]:
+        rows, late = self._in_time(partition, rows)
+        yield from letters_aside(self._dead_letters, late)
+        if len(rows):
             frame = (partition, next(self._frames))
-            part = Part(frame, np.arange(len(rows)), rows)
+            part = Part(frame, np.arange(len(rows)), keyed(rows))
             UNDER_WAY.start()
             yield from onward(self._shards, part, self._key)
 
     def _in_time(
-        self, partition: int, rows: EventRows, good: list[EventRows]
-    ) -> Iterator[Any]:
-        """Adds the rows that are not too late, told the time of their stream."""
+        self, partition: int, rows: EventRows
+    ) -> tuple[EventRows, list[DeadLetter]]:
+        """The rows with the time of their stream; of those too late, the letters."""
         clock = self._clocks.get(partition)
         if clock is None:
             kept = self._clock.value()
@@ -273,8 +265,7 @@ class CollectEvents(KeyedProcessFunction):
         self._clock.update(clock.to_bytes())
         late = rows.event_time_ms < now - self._horizon_ms
         if not self._horizon_ms or not late.any():
-            good.append(keyed(rows))
-            return
+            return rows, []
         letters = [
             rows.dead_letter(
                 row,
@@ -286,9 +277,7 @@ class CollectEvents(KeyedProcessFunction):
             )
             for row in np.flatnonzero(late).tolist()
         ]
-        yield from letters_aside(self._dead_letters, letters)
-        if not late.all():
-            good.append(keyed(rows.take(np.flatnonzero(~late))))
+        return rows.take(np.flatnonzero(~late)), letters
 
 
 def _is_behind(rows: EventRows) -> bool:

@@ -78,40 +78,25 @@ class Shards:
 SWITCH_S = 0.0002
 
 
-class OwnKeys:
-    """The keyed state of a subtask, of one key after the other.
+class OwnShards:
+    """The keyed state of every shard of a subtask, one after the other.
 
     Flink gives an operator the state of the key its input came under. This asks its
     state backend, which PyFlink keeps to itself, for another key of the same subtask.
     """
 
-    def __init__(self, context: RuntimeContext) -> None:
+    def __init__(self, context: RuntimeContext, shards: Shards) -> None:
         # every call of state, of Arrow and of compiled code gives the interpreter up,
         # and would wait 5 ms, Python's default, to get it back from a busy operator
         sys.setswitchinterval(SWITCH_S)
         self._backend = context.get_keyed_state_backend()._keyed_state_backend
-        self._java_keys: dict[int, Any] = {}
-
-    def use(self, key: int) -> None:
-        """State and timers are those of `key` from here to the next input."""
-        found = self._java_keys.get(key)
-        if found is None:
-            found = self._java_keys[key] = _java_key(key)
-        self._backend.setCurrentKey(found)
-
-
-class OwnShards(OwnKeys):
-    """The keyed state of every shard of a subtask, one after the other."""
-
-    def __init__(self, context: RuntimeContext, shards: Shards) -> None:
-        super().__init__(context)
         groups = self._backend.getKeyGroupRange()
         self.owned = range(groups.getStartKeyGroup(), groups.getEndKeyGroup() + 1)
-        self._keys = {shard: shards.flink_key(shard) for shard in self.owned}
+        self._keys = {s: _java_key(shards.flink_key(s)) for s in self.owned}
 
     def use(self, shard: int) -> None:
         """State and timers are those of `shard` from here to the next input."""
-        super().use(self._keys[shard])
+        self._backend.setCurrentKey(self._keys[shard])
 
 
 def _keys_of_groups(groups: int) -> list[int]:

@@ -139,31 +139,28 @@ def test_many_single_events_do_not_wait(runtime, collector, monkeypatch):
     assert ids_of(rest) == ["e3"]
 
 
-def test_events_of_all_partitions_go_on_together(runtime, collector, apart):
+def test_what_came_since_waits_its_own_time(runtime, collector, monkeypatch):
+    monkeypatch.setattr(collect, "MOST_EVENTS", 2)
     operator = collector()
     runtime.give(operator, 1, record(1, one(1)))
-    runtime.give(operator, 2, record(7, one(2), 2))
-    runtime.give(operator, 2, record(8, b"junk", 2))
-    ((_, rows),), (letter,) = apart(runtime.wait(operator, 5))
-    assert ids_of(rows) == ["e1", "e2"]
-    places = [str(rows.origins.place(i)) for i in (0, 1)]
-    assert places == ["run.events[1]@1", "run.events[2]@7"]
-    assert (letter["partition"], letter["offset"]) == (2, 8)
-    assert runtime.wait(collector(), 1000) == []  # nothing waits in the state of any
-
-
-def test_what_came_since_waits_its_own_time(runtime, collector):
-    operator = collector()
-    runtime.give(operator, 1, record(1, one(1)))
-    runtime.wait(operator, 2)
-    runtime.give(operator, 2, record(1, one(2), 2))
-    ((_, rows),) = runtime.wait(operator, 3)
+    ((_, rows),) = runtime.give(operator, 1, record(2, one(2)))
     assert ids_of(rows) == ["e1", "e2"]
     UNDER_WAY.arrive()
-    runtime.give(operator, 2, record(2, one(3), 2))
-    assert runtime.wait(operator, 4) == []  # the timer of e2 is over
+    runtime.wait(operator, 3)
+    runtime.give(operator, 1, record(3, one(3)))
+    assert runtime.wait(operator, 4) == []  # the timer of e1 is over
     ((_, rows),) = runtime.wait(operator, 1)
     assert ids_of(rows) == ["e3"]
+
+
+def test_events_that_come_fast_wait_for_more(runtime, collector, monkeypatch):
+    monkeypatch.setattr(collect, "MANY_EVENTS", 3)
+    operator = collector()
+    for number in range(3):
+        runtime.give(operator, 1, record(number, one(number)))
+    assert runtime.wait(operator, 5 + LOOK_MS * (MOST_LOOKS - 2)) == []
+    ((_, rows),) = runtime.wait(operator, LOOK_MS)
+    assert len(rows) == 3
 
 
 def test_single_events_wait_for_what_is_under_way(runtime, collector):
