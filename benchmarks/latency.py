@@ -24,8 +24,6 @@ from pipelines.commands.progress import say
 
 #: Name in the output to rate and whether one customer makes a fifth of the events.
 RUNS = {"1000": (1_000, False), "20000": (20_000, False), "20000_hot": (20_000, True)}
-#: Seconds at the rate before anything is timed.
-SETTLE_S = 3.0
 
 Say = Callable[[str], None]
 
@@ -34,7 +32,7 @@ def latency(
     rig: Rig, times: Times, rate: float, *, hot: bool = False, say: Say = say
 ) -> dict[str, Any]:
     """Percentiles at one rate, on a job that is warm already."""
-    rig.run(Phase(seconds=SETTLE_S, rate=rate, hot=hot))
+    rig.run(Phase(seconds=times.settle, rate=rate, hot=hot))
     run = rig.run(Phase(seconds=times.latency, rate=rate, hot=hot))
     found = {**run.latency_ms(), "missing": run.missing}
     what = f"{rate:,.0f} events/s{', one customer makes 20 %' if hot else ''}"

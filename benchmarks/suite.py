@@ -20,7 +20,7 @@ from benchmarks.throughput import Times, sustained, warm_up
 from pipelines.commands.bench import PARTS
 
 #: The short form: it shows that everything runs, its figures are of a cold machine.
-QUICK = Times(warm=8.0, drain=3.0, hold=6.0, latency=4.0)
+QUICK = Times(warm=8.0, drain=3.0, hold=6.0, settle=2.0, latency=4.0)
 QUICK_LOOPS = LoopSizes(events=100_000, frame_events=500_000, seconds=5.0)
 
 Say = Callable[[str], None]

@@ -28,13 +28,15 @@ class Times:
         warm: before anything is measured.
         drain: sending as fast as decisions come, to find the rate to try.
         hold: a rate that is kept up.
-        latency: at each rate.
+        settle: at each rate, before anything is timed.
+        latency: at each rate; a minute holds one checkpoint, as all others do.
     """
 
     warm: float = 45.0
     drain: float = 10.0
     hold: float = 60.0
-    latency: float = 30.0
+    settle: float = 15.0
+    latency: float = 60.0
 
 
 def is_steady(run: Run) -> bool:

@@ -47,8 +47,8 @@ class JobConfig:
         batch_rows: encode job: payloads encoded in one call.
         batch_wait_ms: encode job: longest wait for a batch to fill.
         cached_vectors: encode job: vectors kept by content, per node.
-        collect_wait_ms: score job: how long a JSON event may wait for others to go on
-            with it.
+        collect_wait_ms: score job: how long a JSON event waits for others to go on with
+            it; up to 20 ms longer while the node is busy or events come fast.
         media_wait_ms: score job: how long media wait for their tabular event before
             they are scored without it.
         case_ttl_s: score job: how long a case is kept after its last event.
