@@ -206,7 +206,7 @@ class TaskSpec:
                 raise TaskError(problem, field=where)
             kinds[column] = "id"
         features = (
-            auto_features(self.entities, kinds)
+            auto_features(self.entities, kinds, self.label.delay_ms)
             if self.features == "auto"
             else self.features
         )

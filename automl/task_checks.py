@@ -16,6 +16,8 @@ from automl.task_fields import TaskError, format_duration, nearest
 
 KINDS = ("number", "string", "bool", "id")
 AUTO_WINDOWS_MS = (3_600_000, 86_400_000, 7 * 86_400_000, 30 * 86_400_000)
+#: Windows of what needs some rows to say anything: spread, and share of fraud.
+AUTO_LONG_WINDOWS_MS = AUTO_WINDOWS_MS[1:]
 AUTO_COLUMNS_PER_ENTITY = 3
 _LOOKS_LIKE_ID = re.compile(r"(?:.*_)?id|.*[a-z]Id|(?:.*_)?ID")
 
@@ -133,9 +135,12 @@ def check_limits(
 
 
 def auto_features(
-    entities: Mapping[str, str], kinds: Mapping[str, str]
+    entities: Mapping[str, str], kinds: Mapping[str, str], label_delay_ms: int
 ) -> tuple[Feature, ...]:
-    """Spells "auto" out: raw values, night and weekend, four windows per entity."""
+    """Spells "auto" out: raw values, night and weekend, windows for each entity.
+
+    Labels count once they are `label_delay_ms` old, which is when they are known.
+    """
     raw = [
         column
         for column, kind in kinds.items()
@@ -146,10 +151,15 @@ def auto_features(
     features: list[Feature] = [parse_feature(f"columns.{name}", name) for name in raw]
     features += [parse_feature("features", name) for name in ("hour<=6", "weekday>=5")]
     numbers = [c for c in raw if kinds[c] == "number"][:AUTO_COLUMNS_PER_ENTITY]
-    plan: list[tuple[str, str | None]] = [("count", None)]
-    plan += [(agg, column) for column in numbers for agg in ("mean", "max")]
+    plan: list[tuple[str, str | None, Sequence[int]]] = [
+        ("count", None, AUTO_WINDOWS_MS)
+    ]
+    for name in numbers:
+        plan += [(agg, name, AUTO_WINDOWS_MS) for agg in ("mean", "max")]
+        plan += [(agg, name, AUTO_LONG_WINDOWS_MS) for agg in ("ratio", "zscore")]
+    plan.append(("rate", LABEL_COLUMN, AUTO_LONG_WINDOWS_MS))
     for entity in entities:
-        for agg, column in plan:
+        for agg, column, windows in plan:
             stem = f"{entity}_{agg}" if column is None else f"{entity}_{column}_{agg}"
             features += [
                 WindowFeature(
@@ -158,7 +168,8 @@ def auto_features(
                     agg=agg,
                     column=column,
                     window_ms=window_ms,
+                    delay_ms=label_delay_ms if column == LABEL_COLUMN else 0,
                 )
-                for window_ms in AUTO_WINDOWS_MS
+                for window_ms in windows
             ]
     return tuple(features)

@@ -27,8 +27,12 @@ AGGREGATIONS = (
     "last",
     "rate",
     "age",
+    "ratio",
+    "zscore",
 )
 NEEDS_COLUMN = frozenset(AGGREGATIONS) - {"count", "rate", "age"}
+#: What sets the row's own value against those of its window.
+OWN_VALUE = frozenset(("ratio", "zscore"))
 CALENDAR_RANGES = {"hour": (0, 23), "weekday": (0, 6)}
 LABEL_COLUMN = "label"
 RESERVED_COLUMNS = ("event_id", "case_id", "event_time", "created_ms", LABEL_COLUMN)
@@ -68,7 +72,10 @@ class WindowFeature:
     delay the current one is among them. `std` is the population one (0 for a single
     row). `rate` without a column is rows per second of the window; with one, the share
     of its values that are not zero. `age` is the seconds since the newest of the rows
-    but the current one, NaN when there is none.
+    but the current one, NaN when there is none. `ratio` is the row's own value over the
+    mean, `zscore` its distance from the mean in `std`s; NaN where the row has no value
+    or does not pass `where`. A mean below 1e-15 gives no ratio (NaN), a spread below it
+    a `zscore` of 0.
 
     The column "label" is the label of a row's case, known from its label_time on. Rows
     without a label known at t are not aggregated: `count` counts labelled rows, `rate`
@@ -224,6 +231,12 @@ def _parse_window(field: str, value: Mapping[str, Any]) -> WindowFeature:
         problem = (
             "labels are 0 or 1, so 'distinct' says little; use count, sum, mean, std, "
             "min, max, last or rate"
+        )
+        raise TaskError(problem, field=f"{field}.agg")
+    if agg in OWN_VALUE and column == LABEL_COLUMN:
+        problem = (
+            f"'{agg}' needs the event's own value, and its own label is not known; "
+            "choose a numeric column"
         )
         raise TaskError(problem, field=f"{field}.agg")
     return WindowFeature(

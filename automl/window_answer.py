@@ -17,12 +17,14 @@ from automl.window_plan import (
     MAX,
     MEAN,
     MIN,
+    RATIO,
     ROWS_AGE,
     SHARE,
     STD,
     TEXT,
     TOTAL,
     UNIQUE,
+    ZSCORE,
 )
 from automl.window_plan import ROWS as READ_ROWS
 from automl.window_rows import make_bigs, make_tiles, places_until, put_row, sweep
@@ -51,6 +53,8 @@ from automl.window_tiles import (
 
 #: The tile an answer is put together in.
 ANSWER = 0
+#: No value is divided by less.
+LEAST = 1e-15
 
 
 class Seen(NamedTuple):
@@ -117,6 +121,7 @@ def observe(  # type: ignore[no-untyped-def]
                     group,
                     time_ms,
                     own,
+                    bits[row],
                     forget_ms,
                     out[row],
                 )
@@ -128,7 +133,7 @@ def observe(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _answer(  # type: ignore[no-untyped-def]
-    store, labels, program, seen, entity, group, time_ms, own, forget_ms, out
+    store, labels, program, seen, entity, group, time_ms, own, bits, forget_ms, out
 ):
     """Answers the features of one delay, the shortest window first."""
     delay, first, last, lane, lane_end = program.groups[group]
@@ -167,6 +172,8 @@ def _answer(  # type: ignore[no-untyped-def]
             elif read in (ROWS_AGE, AGE):
                 keeps = program.lanes
                 out[slot] = _age(store, keeps, entity, one, time_ms, begin, end, own)
+            elif read in (RATIO, ZSCORE):
+                out[slot] = _set_against(store, seen, read, one, bits[one])
             else:
                 out[slot] = _read(store, seen, read, one, program.scale[i])
 
@@ -276,6 +283,16 @@ def _age(store, keeps, entity, lane, time_ms, begin, end, own):  # type: ignore[
         if place != own and (lane < 0 or _is_there(keeps, lane, store.bits[at, lane])):
             return (time_ms - store.time[at]) / 1000.0
     return np.nan
+
+
+@njit(cache=True)
+def _set_against(store, seen, read, lane, bits):  # type: ignore[no-untyped-def]
+    """The row's own value over the mean of the answer, or its distance from it."""
+    value, mean = np.int64(bits).view(np.float64), _read(store, seen, MEAN, lane, 1.0)
+    if read == RATIO:
+        return np.nan if abs(mean) < LEAST else value / mean
+    spread = _read(store, seen, STD, lane, 1.0)
+    return value - value if spread < LEAST else (value - mean) / spread
 
 
 @njit(cache=True)

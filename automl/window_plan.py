@@ -36,6 +36,7 @@ SUM, SQUARE, DISTINCT, LABEL, TEXT, MORE = 1, 2, 4, 8, 16, 32
 #: the rows alone.
 ROWS, ROWS_AGE = 0, 1
 COUNT, TOTAL, MEAN, STD, MIN, MAX, UNIQUE, LAST, SHARE, AGE = range(2, 12)
+RATIO, ZSCORE = range(12, 14)
 _READS = {
     "count": COUNT,
     "sum": TOTAL,
@@ -47,9 +48,18 @@ _READS = {
     "last": LAST,
     "rate": SHARE,
     "age": AGE,
+    "ratio": RATIO,
+    "zscore": ZSCORE,
 }
-_KEEPS = {"sum": SUM, "mean": SUM, "std": SUM | SQUARE, "distinct": DISTINCT}
-_ENOUGH = {False: ("count", "sum", "mean"), True: ("count", "rate")}
+_KEEPS = {
+    "sum": SUM,
+    "mean": SUM,
+    "ratio": SUM,
+    "std": SUM | SQUARE,
+    "zscore": SUM | SQUARE,
+    "distinct": DISTINCT,
+}
+_ENOUGH = {False: ("count", "sum", "mean", "ratio"), True: ("count", "rate")}
 _Lane = tuple[str | None, Where | None]
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from automl.keys import key_of
 from automl.task import TaskSpec
+from automl.task_features import AGGREGATIONS
 
 KINDS = {"card": "string", "amount": "number", "channel": "string", "is_new": "bool"}
 
@@ -24,7 +25,8 @@ def feature(agg: str, window: str = "10s", **keys: Any) -> dict[str, Any]:
 
 RICH = [
     feature(agg, window, **keys)
-    for agg in ("count", "sum", "mean", "std", "min", "max", "distinct", "last", "rate")
+    for agg in AGGREGATIONS
+    if agg != "age"
     for window in ("3s", "20s")
     for keys in (
         {"column": "amount"},

@@ -146,14 +146,16 @@ def test_auto_spells_out_raw_calendar_and_window_features() -> None:
     spec = TaskSpec.from_json(task(entities={"card": "card", "shop": "shop_id"}))
     names = spec.resolve(COLUMNS).feature_names
     windows = ["1h", "1d", "7d", "30d"]
-    stems = ["count", "amount_mean", "amount_max"]
+    stems = [(stem, windows) for stem in ("count", "amount_mean", "amount_max")]
+    stems += [(f"amount_{agg}", windows[1:]) for agg in ("ratio", "zscore")]
+    stems.append(("label_rate", windows[1:]))
     assert names == [
         "amount",
         "is_new",
         "hour<=6",
         "weekday>=5",
-        *(f"card_{stem}_{window}" for stem in stems for window in windows),
-        *(f"shop_{stem}_{window}" for stem in stems for window in windows),
+        *(f"card_{stem}_{window}" for stem, some in stems for window in some),
+        *(f"shop_{stem}_{window}" for stem, some in stems for window in some),
     ]
 
 

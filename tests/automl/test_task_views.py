@@ -40,10 +40,20 @@ def test_earlier_labels_are_aggregated_but_no_column_of_the_events(agg: str) -> 
     assert TaskSpec.from_json(spec.to_dict()) == spec
 
 
-def test_auto_reads_no_label_even_where_the_events_have_such_a_column() -> None:
-    spec = TaskSpec.from_json(task()).resolve({**COLUMNS, "label": "number"})
+def test_auto_reads_labels_when_they_are_known_and_no_column_of_that_name() -> None:
+    given = task(label={"delay": "7d"})
+    spec = TaskSpec.from_json(given).resolve({**COLUMNS, "label": "number"})
     assert spec.resolve(COLUMNS) == spec
-    assert spec.label_entities == []
+    assert "label" not in spec.needed_columns
+    reads = [f for f in spec.window_features("card") if f.column == "label"]
+    assert {(f.agg, f.delay_ms) for f in reads} == {("rate", 7 * 86_400_000)}
+    assert len(reads) == 3
+
+
+@pytest.mark.parametrize("agg", ["ratio", "zscore"])
+def test_a_row_is_not_set_against_labels_its_own_is_not_known(agg: str) -> None:
+    with pytest.raises(TaskError, match="its own label is not known"):
+        TaskSpec.from_json(with_feature(agg=agg, column="label"))
 
 
 def test_age_takes_a_window_and_a_comparison_but_no_column() -> None:

@@ -41,6 +41,22 @@ def test_each_aggregation_of_three_rows_by_hand() -> None:
     ]
 
 
+def test_a_row_is_set_against_the_rows_of_its_window() -> None:
+    keys = {"column": "amount"}
+    spec = resolved(feature("ratio", **keys), feature("zscore", **keys))
+    values = observe(EntityWindows(spec, "card"), [0, 1, 2, 3], [2.0, 0.0, 4.0, None])
+    # 2 alone; 0 against 2 and 0; 4 against 2, 0, 4: mean 2, variance 8/3; no value
+    assert values[:3].tolist() == [[1, 0], [0, -1], [2, 2 / math.sqrt(8 / 3)]]
+    assert np.isnan(values[3]).all()
+
+
+def test_a_row_that_does_not_pass_is_not_set_against_those_that_do() -> None:
+    keys = {"column": "amount", "where": "amount>1"}
+    spec = resolved(feature("ratio", **keys), feature("zscore", delay="1s", **keys))
+    values = observe(EntityWindows(spec, "card"), [0, 1_500, 1_600], [4.0, 1.0, 8.0])
+    np.testing.assert_array_equal(values, [[1, np.nan], [np.nan, np.nan], [8 / 6, 0]])
+
+
 def test_rate_without_a_column_is_rows_per_second() -> None:
     spec = resolved(feature("rate", "10s"), feature("rate", "10s", where="amount>1"))
     values = observe(EntityWindows(spec, "card"), [0, 1, 2], [1.0, 2.0, 3.0])

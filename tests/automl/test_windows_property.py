@@ -25,8 +25,8 @@ from tests.automl.window_reference import Reference
 SECOND = 1000
 KINDS = {"card": "string", "amount": "number", "channel": "string"}
 CHANNELS = [None, "web", "shop"]
-NUMBERS = ("count", "sum", "mean", "std", "min", "max", "last", "rate", "distinct")
-LABELS = NUMBERS[:-1]
+LABELS = ("count", "sum", "mean", "std", "min", "max", "last", "rate")
+NUMBERS = (*LABELS, "distinct", "ratio", "zscore")
 EXAMPLES, STEPS = 90, 50
 #: How many steps of all examples together must have been taken.
 LEAST_STEPS = 2_000
@@ -177,9 +177,9 @@ class Windows(RuleBasedStateMachine):
 def same(agg: str, value: float, wanted: float) -> bool:
     if math.isnan(wanted):
         return math.isnan(value)
-    if agg == "std":  # the reference rounds at every step
+    if agg in ("std", "zscore"):  # the reference rounds at every step
         return math.isclose(value, wanted, rel_tol=1e-6, abs_tol=1e-6)
-    if agg in ("sum", "mean"):
+    if agg in ("sum", "mean", "ratio"):
         return math.isclose(value, wanted, rel_tol=1e-15, abs_tol=1e-18)
     return value == wanted
 

@@ -1,6 +1,7 @@
 """What windows should say, worked out row by row in plain Python."""
 
 import math
+from fractions import Fraction
 from typing import Any
 
 from automl.task import WindowFeature
@@ -39,7 +40,11 @@ class Reference:
             found = [self._label(one["case"], row["t"]) for one in seen]
         else:
             found = [one[feature.column] for one in seen]
-        return aggregate(feature.agg, [x for x in found if x is not None])
+        values = [x for x in found if x is not None]
+        if feature.agg in ("ratio", "zscore"):
+            own = row[feature.column] if passes(feature, row) else None
+            return set_against(feature.agg, own, values)
+        return aggregate(feature.agg, values)
 
     def _label(self, case: str, asked_ms: int) -> float | None:
         known = [
@@ -58,6 +63,17 @@ def passes(feature: WindowFeature, row: dict[str, Any]) -> bool:
     if value is None:
         return False
     return bool(value > where.value if where.op == ">" else value == where.value)
+
+
+def set_against(agg: str, own: float | None, values: list[float]) -> float:
+    if own is None or not values:
+        return math.nan
+    exact = [Fraction(value) for value in values]
+    mean = sum(exact) / len(exact)
+    if agg == "ratio":
+        return own / float(mean) if abs(mean) >= 1e-15 else math.nan
+    spread = math.sqrt(sum((one - mean) ** 2 for one in exact) / len(exact))
+    return (own - float(mean)) / spread if spread >= 1e-15 else 0.0
 
 
 def aggregate(agg: str, values: list[Any]) -> float:
