@@ -151,13 +151,16 @@ def auto_features(
     features: list[Feature] = [parse_feature(f"columns.{name}", name) for name in raw]
     features += [parse_feature("features", name) for name in ("hour<=6", "weekday>=5")]
     numbers = [c for c in raw if kinds[c] == "number"][:AUTO_COLUMNS_PER_ENTITY]
+    longest = AUTO_WINDOWS_MS[-1:]
     plan: list[tuple[str, str | None, Sequence[int]]] = [
-        ("count", None, AUTO_WINDOWS_MS)
+        ("count", None, AUTO_WINDOWS_MS),
+        ("age", None, longest),
     ]
     for name in numbers:
         plan += [(agg, name, AUTO_WINDOWS_MS) for agg in ("mean", "max")]
         plan += [(agg, name, AUTO_LONG_WINDOWS_MS) for agg in ("ratio", "zscore")]
     plan.append(("rate", LABEL_COLUMN, AUTO_LONG_WINDOWS_MS))
+    plan.append(("last", LABEL_COLUMN, longest))
     for entity in entities:
         for agg, column, windows in plan:
             stem = f"{entity}_{agg}" if column is None else f"{entity}_{column}_{agg}"

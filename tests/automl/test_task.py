@@ -146,9 +146,10 @@ def test_auto_spells_out_raw_calendar_and_window_features() -> None:
     spec = TaskSpec.from_json(task(entities={"card": "card", "shop": "shop_id"}))
     names = spec.resolve(COLUMNS).feature_names
     windows = ["1h", "1d", "7d", "30d"]
-    stems = [(stem, windows) for stem in ("count", "amount_mean", "amount_max")]
+    stems = [("count", windows), ("age", windows[3:])]
+    stems += [(stem, windows) for stem in ("amount_mean", "amount_max")]
     stems += [(f"amount_{agg}", windows[1:]) for agg in ("ratio", "zscore")]
-    stems.append(("label_rate", windows[1:]))
+    stems += [("label_rate", windows[1:]), ("label_last", windows[3:])]
     assert names == [
         "amount",
         "is_new",
