@@ -58,6 +58,13 @@ class TrainableEncoder(Encoder):
         vectors: torch.Tensor = self.network(prepared)
         return vectors
 
+    def fit_items(self, decoded: Sequence[Any]) -> None:
+        """Start from the items alone, without labels; most encoders need no start.
+
+        An encoder that does something here ends with `seal()`.
+        """
+        return
+
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
