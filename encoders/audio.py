@@ -1,7 +1,7 @@
 """WAV and FLAC clips to vectors, refused by their header when they are out of limits.
 
-Decoding is soundfile's; resampling and the log-mel are torchaudio's.
-Legend: `B` batch, `S` samples, `T` frames of the log-mel.
+Decoding is soundfile's, the log-mel torchaudio's. Legend: `B` batch, `S` samples, `T`
+frames of the log-mel.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from encoders.base import (
     PayloadError,
     payload_bytes,
 )
+from encoders.resample import resampled
 from encoders.trainable import TrainableEncoder
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 SILENCE_PEAK = 1e-6
 #: Rates are rounded to this step before resampling, which bounds the filter's size.
 RATE_STEP_HZ = 25
-#: Filters kept ready, one per rate that was met.
-KEPT_FILTERS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,14 +86,12 @@ class AudioEncoder(TrainableEncoder):
 
         self.config = config or AudioConfig()
         self.width = self.config.width
-        self._samples = round(self.config.clip_s * self.config.rate_hz)
         self._mel = MelSpectrogram(
             self.config.rate_hz,
             n_fft=512,
             hop_length=self.config.rate_hz * 16 // 1000,
             n_mels=self.config.mels,
         )
-        self._filters: dict[int, Any] = {}
         self.network = seeded(
             lambda: SmallCnn(channels=1, width=self.width, grid=(4, 4)),
             self.config.seed,
@@ -103,28 +100,7 @@ class AudioEncoder(TrainableEncoder):
 
     def decode(self, payload: bytes) -> NDArray[np.float32]:
         """The stretch that will be read: mono float32 (S,), its peak 1, or silence."""
-        content = payload_bytes(payload, self.config.max_bytes)
-        check_container(content)
-        try:
-            with soundfile.SoundFile(io.BytesIO(content)) as clip:
-                self._check_limits(clip.samplerate, clip.channels, clip.frames)
-                rate_hz, promised = clip.samplerate, clip.frames
-                samples = clip.read(dtype="float32", always_2d=True)
-        except PayloadError:
-            raise
-        except Exception as error:
-            msg = f"clip cannot be decoded: {error}"
-            raise PayloadError(msg) from error
-        if len(samples) != promised:
-            msg = f"clip is cut short: {len(samples)} of {promised} samples are there"
-            raise PayloadError(msg)
-        if not np.isfinite(samples).all():
-            msg = "clip holds NaN or infinite samples"
-            raise PayloadError(msg)
-        mono = samples.mean(axis=1, dtype=np.float64)
-        return self._at_rate(
-            loudest(mono, round(self.config.clip_s * rate_hz)), rate_hz
-        )
+        return decode_clip(payload, self.config)
 
     def prepare(self, decoded: Sequence[NDArray[np.float32]]) -> torch.Tensor:
         """Log-mels of 80 dB below each clip's loudest point, float32 (B, 1, mels, T).
@@ -152,50 +128,75 @@ class AudioEncoder(TrainableEncoder):
         """The config and the version of the preparation."""
         return {**dataclasses.asdict(self.config), "preparation": 1}
 
-    def _check_limits(self, rate_hz: int, channels: int, samples: int) -> None:
-        """Refuse what the header promises, before a sample is decoded."""
-        limits = self.config
-        if not limits.min_rate_hz <= rate_hz <= limits.max_rate_hz:
-            msg = (
-                f"clip has {rate_hz} samples per second, the limits are "
-                f"{limits.min_rate_hz} to {limits.max_rate_hz}"
-            )
-            raise LimitError(msg)
-        if channels > limits.max_channels:
-            msg = f"clip has {channels} channels, the limit is {limits.max_channels}"
-            raise LimitError(msg)
-        if samples < 1:
-            msg = "clip has no samples"
-            raise PayloadError(msg)
-        if samples > limits.max_seconds * rate_hz:
-            seconds = samples / rate_hz
-            msg = f"clip is {seconds:.1f} s long, the limit is {limits.max_seconds} s"
-            raise LimitError(msg)
 
-    def _at_rate(self, mono: NDArray[np.float64], rate_hz: int) -> NDArray[np.float32]:
-        """The stretch with peak 1 at the encoder's rate, padded at the end."""
-        out = np.zeros(self._samples, np.float32)
-        peak = np.abs(mono).max()
-        if peak < SILENCE_PEAK:
-            return out
-        import torch
+def decode_clip(payload: Any, config: AudioConfig) -> NDArray[np.float32]:
+    """What `AudioEncoder.decode` gives; needs no torch.
 
-        level = torch.from_numpy((mono / peak).astype(np.float32))
-        resampled = self._filter(rate_hz)(level).numpy()[: self._samples]
-        out[: len(resampled)] = resampled
+    Raises:
+        PayloadError: unreadable or out of limits.
+    """
+    content = payload_bytes(payload, config.max_bytes)
+    check_container(content)
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as clip:
+            check_limits(config, clip.samplerate, clip.channels, clip.frames)
+            rate_hz, promised = clip.samplerate, clip.frames
+            samples = clip.read(dtype="float32", always_2d=True)
+    except PayloadError:
+        raise
+    except Exception as error:
+        msg = f"clip cannot be decoded: {error}"
+        raise PayloadError(msg) from error
+    if len(samples) != promised:
+        msg = f"clip is cut short: {len(samples)} of {promised} samples are there"
+        raise PayloadError(msg)
+    if not np.isfinite(samples).all():
+        msg = "clip holds NaN or infinite samples"
+        raise PayloadError(msg)
+    mono = samples.mean(axis=1, dtype=np.float64)
+    return _at_rate(config, loudest(mono, round(config.clip_s * rate_hz)), rate_hz)
+
+
+def check_limits(
+    limits: AudioConfig, rate_hz: int, channels: int, samples: int
+) -> None:
+    """Refuse what the header promises, before a sample is decoded.
+
+    Raises:
+        PayloadError: no samples.
+        LimitError: sampled too slow or too fast, too many channels, or too long.
+    """
+    if not limits.min_rate_hz <= rate_hz <= limits.max_rate_hz:
+        msg = (
+            f"clip has {rate_hz} samples per second, the limits are "
+            f"{limits.min_rate_hz} to {limits.max_rate_hz}"
+        )
+        raise LimitError(msg)
+    if channels > limits.max_channels:
+        msg = f"clip has {channels} channels, the limit is {limits.max_channels}"
+        raise LimitError(msg)
+    if samples < 1:
+        msg = "clip has no samples"
+        raise PayloadError(msg)
+    if samples > limits.max_seconds * rate_hz:
+        seconds = samples / rate_hz
+        msg = f"clip is {seconds:.1f} s long, the limit is {limits.max_seconds} s"
+        raise LimitError(msg)
+
+
+def _at_rate(
+    config: AudioConfig, mono: NDArray[np.float64], rate_hz: int
+) -> NDArray[np.float32]:
+    """The stretch with peak 1 at the encoder's rate, padded at the end."""
+    out = np.zeros(round(config.clip_s * config.rate_hz), np.float32)
+    peak = np.abs(mono).max()
+    if peak < SILENCE_PEAK:
         return out
-
-    def _filter(self, rate_hz: int) -> Any:
-        from torchaudio.transforms import Resample
-
-        rounded = round(rate_hz / RATE_STEP_HZ) * RATE_STEP_HZ
-        kept = self._filters.get(rounded)
-        if kept is None:
-            kept = Resample(rounded, self.config.rate_hz)
-            if len(self._filters) >= KEPT_FILTERS:
-                self._filters = {}
-            self._filters[rounded] = kept
-        return kept
+    rounded = round(rate_hz / RATE_STEP_HZ) * RATE_STEP_HZ
+    level = (mono / peak).astype(np.float32)
+    at_rate = resampled(level, rounded, config.rate_hz)[: len(out)]
+    out[: len(at_rate)] = at_rate
+    return out
 
 
 def check_container(content: bytes) -> None:

@@ -80,20 +80,9 @@ class ImageEncoder(TrainableEncoder):
         Raises:
             EncoderLoadError: no such torchvision model, or `weights` do not fit it.
         """
-        from torchvision.transforms import v2
-
         given = config or ImageConfig()
-        side = given.side_px
         self.width = given.width
         self._channels = 3 if given.colour == "rgb" else 1
-        self._square = v2.Compose(
-            [
-                v2.Grayscale(num_output_channels=1)
-                if self._channels == 1
-                else v2.Identity(),
-                v2.Resize((side, side), antialias=True),
-            ]
-        )
         self.network = build_network(given, self._channels)
         # The saved weights are whole: a copy must not look for the file again.
         self.config = dataclasses.replace(given, weights="")
@@ -101,24 +90,7 @@ class ImageEncoder(TrainableEncoder):
 
     def decode(self, payload: bytes) -> NDArray[np.uint8]:
         """The picture as uint8 (C, side, side); transparent parts become white."""
-        content = payload_bytes(payload, self.config.max_bytes)
-        picture = open_header(content)
-        wide, high = picture.size
-        if wide * high > self.config.max_pixels:
-            msg = f"picture is {wide} x {high}, limit {self.config.max_pixels} pixels"
-            raise LimitError(msg)
-        if wide * high == 0:
-            msg = f"picture is {wide} x {high}, it has no pixels"
-            raise PayloadError(msg)
-        try:
-            if isinstance(picture, JpegImageFile):
-                # Decodes at 1/2, 1/4 or 1/8 while that is still twice what is needed.
-                picture.draft("RGB", (2 * self.config.side_px, 2 * self.config.side_px))
-            square = np.array(self._square(flatten(picture)), dtype=np.uint8)
-        except Exception as error:
-            msg = f"picture cannot be decoded: {error}"
-            raise PayloadError(msg) from error
-        return square.reshape(*square.shape[:2], -1).transpose(2, 0, 1).copy()
+        return decode_picture(payload, self.config)
 
     def prepare(self, decoded: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         """The squares as one tensor, uint8 (B, C, side, side)."""
@@ -139,6 +111,36 @@ class ImageEncoder(TrainableEncoder):
     def settings(self) -> dict[str, Any]:
         """The config and the version of the preparation."""
         return {**dataclasses.asdict(self.config), "preparation": 1}
+
+
+def decode_picture(payload: Any, config: ImageConfig) -> NDArray[np.uint8]:
+    """What `ImageEncoder.decode` gives; needs no torch.
+
+    Raises:
+        PayloadError: unreadable or out of limits.
+    """
+    content = payload_bytes(payload, config.max_bytes)
+    picture = open_header(content)
+    wide, high = picture.size
+    if wide * high > config.max_pixels:
+        msg = f"picture is {wide} x {high}, limit {config.max_pixels} pixels"
+        raise LimitError(msg)
+    if wide * high == 0:
+        msg = f"picture is {wide} x {high}, it has no pixels"
+        raise PayloadError(msg)
+    side = config.side_px
+    try:
+        if isinstance(picture, JpegImageFile):
+            # Decodes at 1/2, 1/4 or 1/8 while that is still twice what is needed.
+            picture.draft("RGB", (2 * side, 2 * side))
+        flat = flatten(picture)
+        if config.colour == "gray":
+            flat = flat.convert("L")
+        square = np.asarray(flat.resize((side, side), Image.Resampling.BILINEAR))
+    except Exception as error:
+        msg = f"picture cannot be decoded: {error}"
+        raise PayloadError(msg) from error
+    return square.reshape(side, side, -1).transpose(2, 0, 1).copy()
 
 
 def open_header(content: bytes) -> Image.Image:
