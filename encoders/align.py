@@ -1,16 +1,15 @@
 """Train encoders so that what arrives together in a case lies together in the space.
 
-Two lessons at once: between any two modalities, the item of the same case must be
-found among the others of the batch (InfoNCE); and each modality alone must tell the
-label as well as it can (a linear head, thrown away afterwards). Transformers stay
-frozen: their pooled states are computed once and only the projection learns.
+Between any two modalities, the item of the same case must be found among the others
+of the batch (InfoNCE), without labels. Each pair is judged on items it never saw: one
+that tells nothing is given up, and an encoder that no pair taught keeps the weights
+it came with.
 
 Legend: `N` cases.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,16 +21,22 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from encoders.base import MODALITIES, EncoderError
-from encoders.lesson import Cases, Lesson, Pair
+from encoders.lesson import Cases, Lesson
+from encoders.pace import WeightAverage, rate_share
 from encoders.trainable import CHUNK_ROWS, TrainableEncoder
+from encoders.unseen import Pair
 
 #: Told the share done (0..1) and a line a person can read.
 Progress = Callable[[float, str], None]
 #: Decoded items, or what `prepare_items` made of them.
 Items = Mapping[str, Sequence[Any] | torch.Tensor]
 
-#: The share of the steps in which the learning rate rises to its peak.
-WARM_SHARE = 0.15
+#: The share of the steps, and the judgements, after which a pair that tells nothing
+#: is given up.
+PATIENCE = 0.3
+LEAST_JUDGEMENTS = 3
+#: How much of the averaged weights stays at each step.
+AVERAGE_DECAY = 0.98
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,21 +44,23 @@ class AlignConfig:
     """How the encoders are trained.
 
     Attributes:
-        steps: batches, when the budget allows that many.
+        steps: batches; they decide how long the training is.
         batch: cases per step.
         rate: peak learning rate.
-        temperature: divides the similarities of the contrastive lesson.
-        label_part: weight of the label lesson against the contrastive one.
-        held_out: share of the cases kept aside to judge by.
+        temperature: divides the similarities of the contrastive lesson, at the start.
+        label_part: weight of a second lesson, in which each modality alone tells the
+            label. Off by default: items repeat, so it learns by heart which of them
+            were labelled 1, and what is fitted on the vectors later is misled.
+        held_out: share of each modality's items kept aside to judge by.
         check_every: steps between two judgements.
     """
 
-    steps: int = 240
+    steps: int = 480
     batch: int = 128
     rate: float = 2e-3
     temperature: float = 0.1
-    label_part: float = 0.5
-    held_out: float = 0.12
+    label_part: float = 0.0
+    held_out: float = 0.08
     check_every: int = 40
 
 
@@ -63,15 +70,14 @@ class AlignReport:
 
     Attributes:
         steps: batches seen; fewer than asked when the budget did not allow them.
-        best_step: after which the kept weights were judged best; 0 says that nothing
-            was judged and the last weights were kept.
+        kept: modalities that learnt; the others have the weights they came with.
         seconds: wall clock, preparation included.
-        gain: per pair of modalities, how far its held-out loss lies below chance, as
-            a share of chance; 0 says the two tell nothing of each other.
+        gain: per pair of modalities, how far its loss on items never seen lies below
+            chance, as a share of chance; 0 says the two tell nothing of each other.
     """
 
     steps: int
-    best_step: int
+    kept: tuple[str, ...]
     seconds: float
     gain: dict[Pair, float]
 
@@ -118,7 +124,7 @@ def fit_encoders(
             case has, -1 for none.
         labels: int (N,), 0 or 1.
         seed: of the split, the batches and the changes to the items.
-        budget_s: wall clock this may take, preparation included.
+        budget_s: ceiling on the wall clock, preparation included.
         progress: told after every judgement.
         config: how to train.
 
@@ -137,15 +143,20 @@ def fit_encoders(
             cases,
             temperature=config.temperature,
             label_part=config.label_part,
+            held_out=config.held_out,
+            seed=seed,
         )
         try:
-            steps, best_step = _learn(lesson, config, seed, began + budget_s, progress)
+            steps = _learn(lesson, config, seed, began + budget_s, progress)
         finally:
             for encoder in encoders.values():
                 encoder.seal()
     seconds = time.monotonic() - began
     return AlignReport(
-        steps=steps, best_step=best_step, seconds=seconds, gain=dict(lesson.gain)
+        steps=steps,
+        kept=tuple(m for m in lesson.encoders if m in lesson.moved()),
+        seconds=seconds,
+        gain=dict(lesson.gain),
     )
 
 
@@ -155,21 +166,23 @@ def _learn(
     seed: int,
     until: float,
     progress: Progress | None,
-) -> tuple[int, int]:
-    """Steps done, and the step whose weights were kept."""
+) -> int:
+    """Steps done; the encoders end with averaged weights, or those they came with."""
     choice = np.random.default_rng(seed)
     changes = torch.Generator().manual_seed(seed)
-    order = choice.permutation(len(lesson.cases.rows))
-    held_out, learn = np.split(order, [int(config.held_out * len(order))])
+    networks = {m: e.network for m, e in lesson.encoders.items()}
+    average = WeightAverage(networks, AVERAGE_DECAY)
+    given = average.copy()
     weights = _open(lesson)
     optimiser = torch.optim.AdamW(weights, lr=config.rate, weight_decay=0.02)
-    step, best_step, best, kept = 0, 0, math.inf, _copy(lesson)
-    planned, began = config.steps if len(learn) > 1 else 0, time.monotonic()
+    learn = lesson.useful()
+    step, began = 0, time.monotonic()
+    planned = wanted = config.steps if len(learn) > 1 else 0
     for batch in _batches(learn, config.batch, choice):
         if step >= planned or time.monotonic() >= until:
             break
         for group in optimiser.param_groups:
-            group["lr"] = config.rate * _rate_share(step / planned)
+            group["lr"] = config.rate * rate_share(step / planned)
         loss = lesson.loss(batch, changes)
         step += 1
         if loss is not None:
@@ -177,20 +190,31 @@ def _learn(
             loss.backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimiser.step()
+            average.take()
         if step % config.check_every and step < planned:
             continue
-        judged = lesson.judge(held_out, config.batch) if len(held_out) else -step
-        if judged < best:
-            best, best_step, kept = judged, step, _copy(lesson)
+        wait = max(PATIENCE * planned, LEAST_JUDGEMENTS * config.check_every)
+        _judge(lesson, average, config.batch, patient=step < wait)
         if progress is not None:
-            progress(step / planned, _line(lesson, step, planned, judged))
+            progress(step / planned, _line(lesson, step, planned))
         per_step_s = (time.monotonic() - began) / step
         fitting = step + int((until - time.monotonic()) / per_step_s)
-        planned = min(planned, max(step, fitting))
-    if best_step:
-        for modality, encoder in lesson.encoders.items():
-            encoder.network.load_state_dict(kept[modality])
-    return step, best_step
+        planned = min(wanted, max(step, fitting)) if lesson.open_pairs() else step
+    average.hand_over()
+    for modality in networks.keys() - lesson.moved():
+        networks[modality].load_state_dict(given[modality])
+    return step
+
+
+def _judge(
+    lesson: Lesson, average: WeightAverage, batch: int, *, patient: bool
+) -> None:
+    """Renew gains and trust by the averaged weights."""
+    average.swap()
+    lesson.judge(batch)
+    average.swap()
+    if not patient:
+        lesson.give_up()
 
 
 def _open(lesson: Lesson) -> list[nn.Parameter]:
@@ -199,7 +223,7 @@ def _open(lesson: Lesson) -> list[nn.Parameter]:
     networks = [encoder.network for encoder in lesson.encoders.values()]
     for network in networks:
         network.requires_grad_(requires_grad=True)
-    learning = [*networks, lesson.heads]
+    learning = [*networks, lesson.extra]
     return [weight for network in learning for weight in network.parameters()]
 
 
@@ -214,24 +238,10 @@ def _batches(
             yield order[start : start + size]
 
 
-def _rate_share(done: float) -> float:
-    """The learning rate as a share of its peak: a short rise, then half a cosine."""
-    if done < WARM_SHARE:
-        return 0.05 + 0.95 * done / WARM_SHARE
-    return 0.5 * (1.0 + math.cos(math.pi * (done - WARM_SHARE) / (1.0 - WARM_SHARE)))
-
-
-def _copy(lesson: Lesson) -> dict[str, dict[str, torch.Tensor]]:
-    return {
-        m: {k: v.detach().clone() for k, v in e.network.state_dict().items()}
-        for m, e in lesson.encoders.items()
-    }
-
-
-def _line(lesson: Lesson, step: int, planned: int, judged: float) -> str:
+def _line(lesson: Lesson, step: int, planned: int) -> str:
     gains = [f"{a}-{b} {g:.0%}" for (a, b), g in lesson.gain.items() if g > 0]
     found = ", ".join(gains) or "no pair above chance yet"
-    return f"align {step}/{planned}: held-out {judged:.3f}; {found}"
+    return f"align {step}/{planned}: held-out gain {found}"
 
 
 def _check(

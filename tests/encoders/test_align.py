@@ -88,16 +88,64 @@ def test_matching_pairs_end_nearer_than_clashing_ones(
         seed=0,
         budget_s=60.0,
         progress=lambda done, line: lines.append((done, line)),
-        config=AlignConfig(steps=45, batch=48, check_every=15),
+        config=AlignConfig(steps=45, batch=48, check_every=15, held_out=0.12),
     )
     match, clash = closeness(encoders, items)
     assert match - clash > 0.4, (match, clash)
     assert report.steps == 45
     assert report.gain["image", "audio"] > 0.2
-    assert report.gain["tabular", "audio"] < 0.05
-    assert all(e.fingerprint != before[m] for m, e in encoders.items())
     assert [done for done, _ in lines] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert "image-audio" in lines[-1][1]
+    assert report.kept == ("image", "audio")
+    changed = {m for m, e in encoders.items() if e.fingerprint != before[m]}
+    assert changed == {"image", "audio"}
+
+
+def test_pairs_known_by_heart_do_not_count(fresh: Fresh, wav: Make) -> None:
+    encoders = {m: e for m, e in fresh().items() if m in ("tabular", "audio")}
+    rng = np.random.default_rng(0)
+    tones = [wav(0.2, 8000, 300.0 + 90 * at) for at in range(24)]
+    items = {
+        "tabular": list(rng.normal(size=(24, 3)).astype(np.float32)),
+        "audio": [encoders["audio"].decode(tone) for tone in tones],
+    }
+    rows = np.full((600, 4), -1)
+    rows[:, 0] = rows[:, 3] = rng.integers(0, 24, 600)
+    before = {m: e.fingerprint for m, e in encoders.items()}
+    report = fit_encoders(
+        encoders,
+        items,
+        rows,
+        np.zeros(600),
+        seed=0,
+        budget_s=60.0,
+        config=AlignConfig(steps=60, batch=48, check_every=20, held_out=0.2),
+    )
+    assert report.gain == {("tabular", "audio"): 0.0}
+    assert report.kept == ()
+    assert {m: e.fingerprint for m, e in encoders.items()} == before
+
+
+def test_asked_for_labels_each_modality_learns_to_tell_them(
+    fresh: Fresh, picture: Make, wav: Make
+) -> None:
+    encoders = fresh()
+    items, rows, _ = make_cases(encoders, picture, wav)
+    loud = (rows[:, 3] // 10 >= 2).astype(np.int64)
+    report = fit_encoders(
+        encoders,
+        items,
+        rows,
+        loud,
+        seed=0,
+        budget_s=60.0,
+        config=AlignConfig(steps=30, batch=48, label_part=1.0),
+    )
+    assert set(report.kept) == set(encoders)
+    vectors = encoders["audio"].encode(items["audio"])
+    centers = [vectors[:20].mean(axis=0), vectors[20:].mean(axis=0)]
+    nearest = (vectors @ np.stack(centers).T).argmax(axis=1)
+    assert (nearest == (np.arange(40) >= 20)).mean() > 0.9
 
 
 def test_the_same_seed_gives_the_same_encoders(
@@ -114,7 +162,7 @@ def test_the_same_seed_gives_the_same_encoders(
             labels,
             seed=seed,
             budget_s=60.0,
-            config=AlignConfig(steps=4, batch=32, check_every=2),
+            config=AlignConfig(steps=4, batch=32, check_every=2, held_out=0.0),
         )
         prints.append({m: e.fingerprint for m, e in encoders.items()})
     assert prints[0] == prints[1]
@@ -132,7 +180,7 @@ def test_the_budget_ends_the_training(fresh: Fresh, picture: Make, wav: Make) ->
         labels,
         seed=0,
         budget_s=1.5,
-        config=AlignConfig(steps=100_000, check_every=5),
+        config=AlignConfig(steps=100_000, check_every=5, held_out=0.0),
     )
     assert time.monotonic() - began < 10.0
     assert report.steps < 1000

@@ -14,8 +14,8 @@ from encoders.objectives import ContrastiveLoss, label_loss, label_weights
 def test_partners_that_agree_lose_what_the_formula_says() -> None:
     rows = torch.eye(2)
     loss, chance = ContrastiveLoss(1.0)(rows, rows, np.arange(2), np.arange(2))
-    assert float(loss) == pytest.approx(math.log(1 + math.exp(-1.0)))
-    assert chance == pytest.approx(math.log(2))
+    assert loss.tolist() == pytest.approx([math.log(1 + math.exp(-1.0))] * 2)
+    assert chance.tolist() == pytest.approx([math.log(2)] * 2)
 
 
 def test_the_same_item_twice_is_no_stranger() -> None:
@@ -24,8 +24,20 @@ def test_the_same_item_twice_is_no_stranger() -> None:
     loss, chance = ContrastiveLoss(1.0)(rows, rows, items, np.arange(3))
     two = math.log(1 + math.exp(-1.0))
     three = math.log(1 + 2 * math.exp(-1.0))
-    assert float(loss) == pytest.approx((2 * two + three) / 3)
-    assert chance == pytest.approx((2 * math.log(2) + math.log(3)) / 3)
+    assert loss.tolist() == pytest.approx([two, two, three])
+    assert chance.tolist() == pytest.approx([math.log(2)] * 2 + [math.log(3)])
+
+
+def test_the_temperature_learns_within_limits() -> None:
+    contrast = ContrastiveLoss(0.1)
+    rows, items = torch.eye(2), np.arange(2)
+    contrast(rows, rows, items, items)[0].mean().backward()
+    assert contrast.sharpness.grad is not None
+    assert float(contrast.sharpness.grad) < 0
+    with torch.no_grad():
+        contrast.sharpness.fill_(9.0)
+    loss, _ = contrast(rows, rows.flip(0), items, items)
+    assert loss.tolist() == pytest.approx([50.0] * 2)
 
 
 def test_rare_labels_weigh_as_much_as_common_ones_up_to_a_limit() -> None:
