@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
@@ -25,6 +24,9 @@ class Backbone:
     Args:
         folder: holds config.json, *.safetensors and the tokenizer's files.
         max_tokens: tokens past this (or past the model's positions) are not read.
+
+    Attributes:
+        hidden: H.
     """
 
     def __init__(self, folder: Path, *, max_tokens: int) -> None:
@@ -50,18 +52,13 @@ class Backbone:
         positions = getattr(self._model.config, "max_position_embeddings", max_tokens)
         self._max_tokens = min(max_tokens, positions)
         self._pad = self._tokenizer.pad_token_id or 0
+        self.hidden: int = self._model.config.hidden_size
         self._tokens("ready")
-
-    def projection(self, width: int) -> nn.Linear:
-        """A new line from H to `width` with orthonormal rows (or columns), no bias."""
-        line = nn.Linear(self._model.config.hidden_size, width, bias=False)
-        nn.init.orthogonal_(line.weight)
-        return line
 
     def pooled(self, texts: Sequence[str]) -> torch.Tensor:
         """The mean of the last states over the tokens of each text, float32 (B, H)."""
         tokens = [self._tokens(text) for text in texts]
-        out = torch.empty((len(tokens), self._model.config.hidden_size))
+        out = torch.empty((len(tokens), self.hidden))
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
         with torch.inference_mode():
             for start in range(0, len(order), BATCH_ROWS):

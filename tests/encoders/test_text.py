@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from encoders.base import EncoderLoadError, PayloadError
+from encoders.ngrams import CHAR_SLOTS, SLOTS
+from encoders.store import load_encoder
 from encoders.text import TextConfig, TextEncoder
+from encoders.text_network import BUCKETS
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +69,88 @@ def test_projection_starts_orthonormal_even_when_wider_than_the_backbone(
 ) -> None:
     for width in (16, 48):
         encoder = TextEncoder(TextConfig(model=str(tiny_bert), width=width))
-        weight = encoder.network.weight.numpy()
+        weight = encoder.network.line.weight[:, :32].numpy()
         gram = weight @ weight.T if width <= 32 else weight.T @ weight
         np.testing.assert_allclose(gram, np.eye(len(gram)), atol=1e-5)
+
+
+def make_texts(count: int) -> list[str]:
+    words = ["free", "prize", "win", "money", "call", "me", "ok", "home", "later"]
+    choice = np.random.default_rng(0)
+    return [" ".join(choice.choice(words, 6)) + f" {n}" for n in range(count)]
+
+
+def test_new_encoder_reads_the_transformer_alone(tiny_bert: Path) -> None:
+    with_grams = TextEncoder(TextConfig(model=str(tiny_bert), width=16))
+    without = TextEncoder(TextConfig(model=str(tiny_bert), width=16, ngrams=False))
+    assert with_grams.prepare(["win"]).shape == (1, 32 + 2 * SLOTS)
+    assert without.prepare(["win"]).shape == (1, 32)
+    assert with_grams.fingerprint != without.fingerprint
+
+
+@pytest.mark.parametrize("ngrams", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 3, 40, 200])
+def test_few_and_many_items_alike_leave_finite_vectors(
+    tiny_bert: Path, count: int, ngrams: bool
+) -> None:
+    config = TextConfig(model=str(tiny_bert), width=48, ngrams=ngrams)
+    encoder = TextEncoder(config)
+    fresh = encoder.fingerprint
+    encoder.fit_items(make_texts(count))
+    assert (encoder.fingerprint == fresh) == (count < 32)
+    vectors = encoder.encode(["free prize", "something never seen", "!"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+
+
+def test_fit_items_gives_spelling_a_part_and_survives_the_disk(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    texts = make_texts(100)
+    first = TextEncoder(TextConfig(model=str(tiny_bert), width=16))
+    first.fit_items(texts)
+    second = TextEncoder(TextConfig(model=str(tiny_bert), width=16))
+    second.fit_items(second.prepare(texts))
+    assert first.fingerprint == second.fingerprint
+    first.save(tmp_path)
+    loaded = load_encoder(tmp_path)
+    assert loaded.fingerprint == first.fingerprint
+    whole = loaded.encode(texts)
+    alone = np.concatenate([first.encode([text]) for text in texts])
+    np.testing.assert_allclose(whole, alone, atol=1e-5)
+    states = first.network.line.weight[:, :32].norm()
+    assert 0 < states < first.network.line.weight.norm()
+
+
+def test_settled_vectors_are_those_of_a_plain_svd(tiny_bert: Path) -> None:
+    """Standardised states, tf-idf of characters and words, largest directions."""
+    texts = make_texts(60)
+    encoder = TextEncoder(TextConfig(model=str(tiny_bert), width=4))
+    rows = encoder.prepare(texts).numpy()
+    encoder.fit_items(texts)
+    states, bucket, amount = rows[:, :32], rows[:, 32:-SLOTS], rows[:, -SLOTS:]
+    spread = states.std(axis=0)
+    spread[spread < 1e-6] = 1.0
+    parts = [(states - states.mean(axis=0)) / spread / np.sqrt(32)]
+    for slots in (slice(0, CHAR_SLOTS), slice(CHAR_SLOTS, SLOTS)):
+        counts = np.zeros((60, BUCKETS))
+        for row in range(60):
+            held = amount[row, slots] > 0
+            counts[row, bucket[row, slots][held].astype(int)] = amount[row, slots][held]
+        tf_idf = counts * (1 + np.log(61 / (1 + (counts > 0).sum(axis=0))))
+        parts.append(tf_idf / np.linalg.norm(tf_idf, axis=1, keepdims=True))
+    joined = np.concatenate(parts, axis=1)
+    across = np.linalg.svd(joined, full_matrices=False)[2][:4]
+    wanted = joined @ across.T
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    similar = encoder.encode(texts) @ encoder.encode(texts).T
+    np.testing.assert_allclose(similar, wanted @ wanted.T, atol=5e-3)
+
+
+def test_changes_for_training_leave_bucket_numbers_whole(tiny: TextEncoder) -> None:
+    rows = tiny.prepare(["free prize win", "see you later"])
+    changed = tiny.augment(rows, torch.Generator().manual_seed(0))
+    assert torch.equal(changed[:, 32:-SLOTS], rows[:, 32:-SLOTS])
+    assert not torch.equal(changed[:, -SLOTS:], rows[:, -SLOTS:])
 
 
 def test_missing_model_says_where_to_put_it() -> None:

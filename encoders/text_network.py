@@ -1,0 +1,101 @@
+"""What stands on a transformer's states: n-grams beside them, and one line to D.
+
+Legend: `B` batch, `H` width of the states, `S` slots for n-grams, `K` width of the
+n-grams' basis, `D` shared width. No row of a batch sees another.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from encoders.ngrams import CHAR_SLOTS, SLOTS
+
+#: Hashed n-grams: characters in the lower half, words and shapes in the upper.
+BUCKETS = 2**15
+#: Directions kept of the n-grams; more when the vectors are wider than this.
+BASIS_WIDTH = 256
+#: Under this a spread is none: the state is the same for every text.
+LEAST_SPREAD = 1e-6
+
+
+class GramBasis(nn.Module):
+    """N-gram rows (B, 2S) to K numbers: tf-idf, each kind of unit length, then a basis.
+
+    Before `encoders.text_start` settles them, every n-gram weighs alike and the basis
+    is random signs, which keep angles roughly.
+    """
+
+    idf: torch.Tensor
+    basis: torch.Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        signs = torch.randint(0, 2, (BUCKETS, width), dtype=torch.int8) * 2 - 1
+        self.register_buffer("idf", torch.ones(BUCKETS))
+        # Half precision on disk and in memory; sums are of float32.
+        self.register_buffer("basis", signs.half() / width**0.5)
+
+    def weigh(self, rows_B2S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Buckets, int64 (B, S), and tf-idf with each kind of unit length, (B, S)."""
+        bucket = rows_B2S[:, :SLOTS].long()
+        weight = rows_B2S[:, SLOTS:] * self.idf[bucket]
+        parts = weight.split([CHAR_SLOTS, SLOTS - CHAR_SLOTS], dim=1)
+        unit = [functional.normalize(part, dim=1) for part in parts]
+        return bucket, torch.cat(unit, dim=1)
+
+    def forward(self, rows_B2S: torch.Tensor) -> torch.Tensor:
+        """Float32 (B, K)."""
+        bucket, weight = self.weigh(rows_B2S)
+        used, at = bucket.unique(return_inverse=True)
+        basis = self.basis[used].float()
+        out: torch.Tensor = functional.embedding_bag(
+            at, basis, mode="sum", per_sample_weights=weight
+        )
+        return out
+
+
+class TextNetwork(nn.Module):
+    """Prepared rows (B, H + 2S) to vectors (B, D): both readings, then one line.
+
+    Args:
+        hidden: H.
+        width: D.
+        ngrams: whether n-grams stand beside the states; without, rows are (B, H).
+    """
+
+    center: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, *, hidden: int, width: int, ngrams: bool) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.register_buffer("center", torch.zeros(hidden))
+        self.register_buffer("scale", torch.ones(hidden))
+        basis = max(BASIS_WIDTH, width) if ngrams else 0
+        self.grams = GramBasis(basis) if ngrams else None
+        self.line = nn.Linear(hidden + basis, width, bias=False)
+        with torch.no_grad():
+            self.line.weight.zero_()
+            nn.init.orthogonal_(self.line.weight[:, :hidden])
+
+    def split(
+        self, rows: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """States (B, H), buckets (B, S) and amounts (B, S) of prepared rows."""
+        slots = (rows.shape[1] - self.hidden) // 2
+        states, bucket, amount = rows.split([self.hidden, slots, slots], dim=1)
+        return states, bucket, amount
+
+    def standard(self, states_BH: torch.Tensor) -> torch.Tensor:
+        """The states, each against its usual value and spread."""
+        return (states_BH - self.center) / self.scale
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Vectors (B, D), not yet of unit length."""
+        read = self.standard(rows[:, : self.hidden])
+        if self.grams is not None:
+            read = torch.cat([read, self.grams(rows[:, self.hidden :])], dim=1)
+        out: torch.Tensor = self.line(read)
+        return out
