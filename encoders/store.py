@@ -42,7 +42,7 @@ def load_encoder(folder: Path) -> Encoder:
     from encoders import build_encoder
     from encoders.trainable import TrainableEncoder
 
-    about = _read_about(folder / "config.json")
+    about = read_about(folder / "config.json")
     encoder = build_encoder({"modality": about["modality"], **about["config"]})
     if not isinstance(encoder, TrainableEncoder):
         msg = f"load {folder}: a {about['modality']} encoder keeps no weights"
@@ -65,7 +65,12 @@ def load_encoder(folder: Path) -> Encoder:
     return encoder
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+def read_about(path: Path) -> dict[str, Any]:
+    """What a `config.json` says of the encoder beside it.
+
+    Raises:
+        EncoderLoadError: it is missing or damaged.
+    """
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

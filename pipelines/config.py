@@ -18,6 +18,8 @@ _LEAST = {
     "batch_wait_ms": 1,
     "collect_wait_ms": 1,
     "cached_vectors": 0,
+    "decode_limit_s": 1,
+    "decode_memory_mb": 16,
     "media_wait_ms": 0,
     "case_ttl_s": 1,
     "checkpoint_ms": 10,
@@ -47,6 +49,10 @@ class JobConfig:
         batch_rows: encode job: payloads encoded in one call.
         batch_wait_ms: encode job: longest wait for a batch to fill.
         cached_vectors: encode job: vectors kept by content, per node.
+        decode_limit_s: encode job: a payload that takes longer to decode is a dead
+            letter.
+        decode_memory_mb: encode job: what decoding may take beyond the memory of the
+            idle process that does it.
         collect_wait_ms: score job: how long a JSON event waits for others to go on with
             it; up to 20 ms longer while the node is busy or events come fast.
         media_wait_ms: score job: how long media wait for their tabular event before
@@ -64,6 +70,8 @@ class JobConfig:
     batch_rows: int = 16
     batch_wait_ms: int = 20
     cached_vectors: int = 4096
+    decode_limit_s: int = 10
+    decode_memory_mb: int = 512
     collect_wait_ms: int = 5
     media_wait_ms: int = 10_000
     case_ttl_s: int = 600

@@ -13,7 +13,7 @@ from connectors.origins import Origins
 from connectors.records import Place
 from connectors.rows import EventRows
 from encoders import load_encoders
-from pipelines.operators.encode import EncodeMedia, VectorCache
+from pipelines.operators.encode import EncodeMedia
 from pipelines.operators.read import keyed
 from pipelines.operators.shards import shard_of
 
@@ -57,9 +57,10 @@ def encoders(model_folder):
 def operator(runtime, settings):
     opened = runtime.open(EncodeMedia(settings))
     opened.calls = []
-    for encoder in opened._encoders.values():
+    for encoder in opened._vectors.encoders.values():
         count_calls(encoder, opened.calls)
-    return opened
+    yield opened
+    opened.close()
 
 
 def count_calls(encoder, calls):
@@ -121,7 +122,7 @@ def test_a_large_frame_is_encoded_in_batches(runtime, operator, rows_of, tables)
 
 
 def test_an_equal_payload_is_decoded_and_encoded_once(runtime, operator, event, tables):
-    encoder, decoded = operator._encoders["text"], []
+    encoder, decoded = operator._vectors.encoders["text"], []
     decode = encoder.decode
     encoder.decode = lambda payload: decoded.append(payload) or decode(payload)
     first = [event("free prize"), event("free prize"), event("win"), event("win")]
@@ -248,18 +249,3 @@ def test_features_are_encoded_to_vectors_and_to_nothing_else(
     assert made["e2"]["vector"] == pytest.approx(expected[1].tolist(), abs=1e-6)
     assert {one["modality"] for one in made.values()} == {"tabular"}
     assert {one["fingerprint"] for one in made.values()} == {encoder.fingerprint}
-
-
-def test_the_cache_lets_go_of_what_was_unused_longest():
-    cache, one = VectorCache(2), np.ones(2, np.float32)
-    for name in (b"a", b"b"):
-        cache.put(name, one)
-    assert cache.get(b"a") is one
-    cache.put(b"c", one)
-    assert cache.get(b"b") is None
-    assert cache.get(b"a") is cache.get(b"c") is one
-
-
-def test_equal_bytes_of_two_modalities_are_two_payloads():
-    assert VectorCache.digest("text", "é") == VectorCache.digest("text", "é".encode())
-    assert VectorCache.digest("text", "a") != VectorCache.digest("image", b"a")

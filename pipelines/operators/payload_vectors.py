@@ -1,0 +1,156 @@
+"""Payloads to vectors, batch by batch, each content once while it is remembered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.base import Encoder, EncoderError
+from encoders.decoding import DECODERS
+from pipelines.decode_child import DECODER, Refused, outcome
+from pipelines.operators.decode_apart import DecoderProcess
+
+#: Text, bytes, or float64 (F,).
+Payload = Any
+Vector = NDArray[np.float32]
+V = TypeVar("V")
+#: Payloads kept in mind that their decoder did not survive.
+KEPT_CULPRITS = 1024
+
+
+class PayloadVectors:
+    """The encoders of a model, and the vectors they made last.
+
+    While a batch is encoded, the next one is decoded in the process apart. A payload
+    that its decoder did not survive is refused at once when it comes again.
+
+    Args:
+        encoders: by modality.
+        process: decodes what is of `DECODERS`; the rest is decoded here.
+        batch_rows: payloads encoded in one call.
+        cached: vectors remembered.
+
+    Attributes:
+        seen: payloads asked for.
+        repeats: of them, those whose outcome was known already.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        process: DecoderProcess | None,
+        *,
+        batch_rows: int,
+        cached: int,
+    ) -> None:
+        self.encoders = dict(encoders)
+        self._process = process
+        self._batch_rows = batch_rows
+        self._vectors = Recent[Vector](cached)
+        self._culprits = Recent[Refused](KEPT_CULPRITS)
+        self.seen = self.repeats = 0
+
+    def of(self, modality: str, payloads: Sequence[Payload]) -> list[Vector | Refused]:
+        """A vector of unit length or a reason to refuse it, for each payload."""
+        digests = [digest_of(modality, payload) for payload in payloads]
+        found: dict[bytes, Vector | Refused] = {}
+        fresh: dict[bytes, Payload] = {}
+        for digest, payload in zip(digests, payloads, strict=True):
+            if digest in found or digest in fresh:
+                continue
+            known = self._vectors.get(digest)
+            end = self._culprits.get(digest) if known is None else known
+            if end is None:
+                fresh[digest] = payload
+            else:
+                found[digest] = end
+        self.seen += len(payloads)
+        self.repeats += len(payloads) - len(fresh)
+        found |= self._made(modality, fresh)
+        return [found[digest] for digest in digests]
+
+    def _made(
+        self, modality: str, fresh: Mapping[bytes, Payload]
+    ) -> dict[bytes, Vector | Refused]:
+        encoder, names = self.encoders[modality], iter(fresh)
+        found: dict[bytes, Vector | Refused] = {}
+        for outcomes in self._decoded(modality, [*fresh.values()]):
+            vectors = iter(
+                _encode(encoder, [x for x in outcomes if not isinstance(x, Refused)])
+            )
+            for one in outcomes:
+                name = next(names)
+                made = one if isinstance(one, Refused) else next(vectors)
+                found[name] = made
+                if not isinstance(made, Refused):
+                    self._vectors.put(name, made)
+                elif made.kind == DECODER:
+                    self._culprits.put(name, made)
+        return found
+
+    def _decoded(
+        self, modality: str, payloads: Sequence[Payload]
+    ) -> Iterator[list[Any]]:
+        """What decoding gives, a batch at a time."""
+        rows = self._batch_rows
+        batches = [payloads[at : at + rows] for at in range(0, len(payloads), rows)]
+        process = self._process
+        if process is None or modality not in DECODERS:
+            decode = self.encoders[modality].decode
+            for batch in batches:
+                yield [outcome(decode, payload) for payload in batch]
+            return
+        if not batches:
+            return
+        process.begin(modality, batches[0])
+        for following in [*batches[1:], None]:
+            outcomes = process.finish()
+            if following is not None:
+                process.begin(modality, following)
+            yield outcomes
+
+
+def _encode(encoder: Encoder, decoded: list[Any]) -> Sequence[Vector | Refused]:
+    """A vector each; when the encoder refuses the batch, each by itself."""
+    try:
+        return list(encoder.encode(decoded))
+    except EncoderError as error:
+        if len(decoded) == 1:
+            return [Refused("unreadable", str(error))]
+        return [_encode(encoder, [one])[0] for one in decoded]
+
+
+def digest_of(modality: str, payload: Payload) -> bytes:
+    """Name of a payload by its modality and its content."""
+    raw: Any = payload.encode() if isinstance(payload, str) else payload
+    return hashlib.blake2b(raw, digest_size=16, key=modality.encode()).digest()
+
+
+class Recent(Generic[V]):
+    """What was put or asked for last, by name.
+
+    Args:
+        size: of them; the one unused longest goes first.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[bytes, V] = OrderedDict()
+
+    def get(self, name: bytes) -> V | None:
+        """What was put under a name, or None when it is not kept."""
+        found = self._kept.get(name)
+        if found is not None:
+            self._kept.move_to_end(name)
+        return found
+
+    def put(self, name: bytes, one: V) -> None:
+        """Keep it, and let the oldest go when there are too many."""
+        self._kept[name] = one
+        if len(self._kept) > self._size:
+            self._kept.popitem(last=False)
