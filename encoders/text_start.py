@@ -26,7 +26,7 @@ CHUNK_ROWS = 512
 
 
 def settle(network: TextNetwork, rows: torch.Tensor, *, seed: int) -> bool:
-    """Set centre, spread, rarity, basis and line from prepared rows (N, H + 2S).
+    """Set centre, spread, rarity, basis and line from prepared rows (N, R + 2S).
 
     Args:
         network: changed in place.
@@ -38,11 +38,13 @@ def settle(network: TextNetwork, rows: torch.Tensor, *, seed: int) -> bool:
     if len(rows) < FEWEST_TEXTS:
         return False
     with torch.no_grad():
-        _settle_states(network, rows[:, : network.hidden])
+        states = torch.cat([network.states(part) for part in rows.split(CHUNK_ROWS)])
+        _settle_states(network, states)
         if network.grams is not None:
-            network.grams.idf.copy_(rarity(rows[:, network.hidden :]))
+            network.grams.idf.copy_(rarity(rows[:, network.read :]))
         step = -(-len(rows) // MOST_TEXTS)
-        _settle_line(network, rows[::step], seed)
+        read = network.standard(states[::step]).numpy()
+        _settle_line(network, read, rows[::step, network.read :], seed)
     return True
 
 
@@ -66,17 +68,18 @@ def _settle_states(network: TextNetwork, states: torch.Tensor) -> None:
     network.scale.copy_(spread * network.hidden**0.5)
 
 
-def _settle_line(network: TextNetwork, rows: torch.Tensor, seed: int) -> None:
+def _settle_line(
+    network: TextNetwork, read: NDArray[np.float32], grams: torch.Tensor, seed: int
+) -> None:
     """The directions of states and n-grams together; the line takes the first D."""
     hidden = network.hidden
     width = network.line.out_features
-    read = network.standard(rows[:, :hidden]).numpy()
     if network.grams is None:
         across = _directions(read, width, seed)
         network.line.weight.copy_(torch.from_numpy(across))
         return
     kept = network.grams.basis.shape[1]
-    across = _directions(_joined(read, network.grams, rows[:, hidden:]), kept, seed)
+    across = _directions(_joined(read, network.grams, grams), kept, seed)
     network.grams.basis.copy_(torch.from_numpy(across[:, hidden:].T))
     network.line.weight[:, :hidden] = torch.from_numpy(across[:width, :hidden])
     network.line.weight[:, hidden:] = torch.eye(width, kept)
