@@ -67,21 +67,22 @@ def fill(job: LoopJob, count: int, frame_rows: int = 0) -> dict[str, float]:
     """Put payments in the topic of events, as JSON objects with labels or as frames."""
     payments = draw_payments()
     frames, objects = PaymentFrames(payments), PaymentObjects(payments)
-    producer = _producer(job.bootstrap)
+    producer = producer_of(job.bootstrap)
     if frame_rows:
         for first in range(0, count, frame_rows):
-            _put(producer, job.events, frames.frame(first, frame_rows, 0))
+            put(producer, job.events, frames.frame(first, frame_rows, 0))
     else:
         for number in range(count):
-            _put(producer, job.events, objects.value(number, 0))
+            put(producer, job.events, objects.value(number, 0))
         for first in range(0, count, LABEL_ROWS):
             for value in frames.label_values(first, LABEL_ROWS, 1):
-                _put(producer, job.labels, value)
+                put(producer, job.labels, value)
     producer.flush()
     return {"events": count}
 
 
-def _producer(bootstrap: str) -> Any:
+def producer_of(bootstrap: str) -> Any:
+    """A producer for volume."""
     return Producer(
         {
             "bootstrap.servers": bootstrap,
@@ -92,7 +93,8 @@ def _producer(bootstrap: str) -> Any:
     )
 
 
-def _put(producer: Any, topic: str, value: bytes) -> None:
+def put(producer: Any, topic: str, value: bytes) -> None:
+    """Send a value, waiting for room."""
     while True:
         try:
             producer.produce(topic, value)
@@ -105,16 +107,14 @@ def _put(producer: Any, topic: str, value: bytes) -> None:
 def confluent_loop(job: LoopJob) -> dict[str, float]:
     """Loop (b): the plain loop with confluent-kafka."""
     consumer = assigned(job.bootstrap, [job.events])
-    producer = _producer(job.bootstrap)
+    producer = producer_of(job.bootstrap)
 
     def take() -> list[bytes]:
         one = consumer.poll(0.05)  # `consume` waits for all it may give
         found = [] if one is None else [one, *consumer.consume(POLL_MESSAGES - 1, 0)]
         return [message.value() for message in found if not message.error()]
 
-    return _loop(
-        job, take, lambda value: _put(producer, job.out, value), producer.flush
-    )
+    return _loop(job, take, lambda value: put(producer, job.out, value), producer.flush)
 
 
 def kafka_python_loop(job: LoopJob) -> dict[str, float]:
@@ -200,12 +200,12 @@ def kafka_alone(job: LoopJob, value: bytes, frame_rows: int) -> dict[str, float]
         frame_rows: rows of a frame.
     """
     consumer = assigned(job.bootstrap, [job.events])
-    producer = _producer(job.bootstrap)
+    producer = producer_of(job.bootstrap)
     cpu, rows = CpuClock({"client": os.getpid()}), 0
     last = began = time.monotonic()
     while time.monotonic() - last < 0.5 or not rows:
         for _ in consumer.consume(POLL_MESSAGES, 0.05):
-            _put(producer, job.out, value)
+            put(producer, job.out, value)
             rows += frame_rows
             last = time.monotonic()
         if time.monotonic() - began > job.seconds:

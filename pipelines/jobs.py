@@ -189,6 +189,17 @@ def restarts(stack: Stack, job_id: str) -> int:
     return max(counted, len(history.get("entries", [])))
 
 
+def counter(stack: Stack, job_id: str, operator: str, name: str) -> int:
+    """The sum of a counter of an operator over its subtasks, some seconds old."""
+    for vertex in _get(stack, f"/jobs/{job_id}")["vertices"]:
+        if operator in vertex["name"].split(" -> "):
+            where = f"/jobs/{job_id}/vertices/{vertex['id']}/subtasks/metrics"
+            found = _get(stack, f"{where}?get={operator}.{name}&agg=sum")
+            return int(found[0]["sum"]) if found else 0
+    msg = f"count {name}: job {job_id} has no operator {operator}"
+    raise JobError(msg)
+
+
 def running_jobs(stack: Stack) -> dict[str, str]:
     """Name to id of the jobs that have not ended."""
     jobs = _get(stack, "/jobs/overview")["jobs"]

@@ -27,6 +27,9 @@ from pipelines.operators.shards import by_shard
 
 #: Frames a batch is split into at most: what is of one case must keep its order.
 LANES = TOPICS["embeddings"].partitions
+#: What Flink shows of this operator: payloads, those of them that needed no encoding
+#: since their outcome was known, and how often the process that decodes was restarted.
+COUNTERS = ("payloads", "repeats", "decoder_restarts")
 #: Batches of one frame whose vectors are written together at most.
 MOST_BATCHES = 16
 
@@ -70,6 +73,8 @@ class EncodeMedia(KeyedProcessFunction):
             ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY())
         )
         self._waits: dict[int, int] = {}
+        group = runtime_context.get_metrics_group()
+        self._counters = {name: group.counter(name) for name in COUNTERS}
 
     def close(self) -> None:
         """End the process that decodes."""
@@ -127,7 +132,11 @@ class EncodeMedia(KeyedProcessFunction):
         payloads = (
             list(content) if isinstance(content, np.ndarray) else content.to_pylist()
         )
+        before = self._counts()
         made = self._vectors.of(rows.modality, payloads)
+        for name, count in self._counts().items():
+            if count > before[name]:
+                self._counters[name].inc(count - before[name])
         refused = {i: one for i, one in enumerate(made) if isinstance(one, Refused)}
         yield from self._letters(rows, refused)
         vectors = [one for one in made if not isinstance(one, Refused)]
@@ -142,6 +151,10 @@ class EncodeMedia(KeyedProcessFunction):
             if rows.modality in MEDIA:  # the score job makes its own of features
                 yield out_row(self._topic("embeddings"), str(lane), frame)
             yield out_row(self._topic("vectors"), str(lane), frame)
+
+    def _counts(self) -> dict[str, int]:
+        counts = self._vectors.seen, self._vectors.repeats, self._process.restarts
+        return dict(zip(COUNTERS, counts, strict=True))
 
     def _letters(
         self, rows: EventRows, refused: Mapping[int, Refused]

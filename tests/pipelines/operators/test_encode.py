@@ -1,6 +1,8 @@
 import base64
 import io
 import itertools
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,23 @@ from pipelines.operators.shards import shard_of
 
 AT_MS = 1_760_000_000_000
 NUMBER = itertools.count()
+
+
+@pytest.fixture
+def counted():
+    return Counter()
+
+
+@pytest.fixture
+def runtime(new_runtime, counted):
+    """One that counts what the operator tells Flink."""
+
+    def counter(name):
+        return SimpleNamespace(inc=lambda n=1: counted.update({name: n}))
+
+    found = new_runtime()
+    found.get_metrics_group = lambda: SimpleNamespace(counter=counter)
+    return found
 
 
 @pytest.fixture
@@ -121,7 +140,9 @@ def test_a_large_frame_is_encoded_in_batches(runtime, operator, rows_of, tables)
     assert list(vectors(out, tables)) == [f"e{i}" for i in range(9)]
 
 
-def test_an_equal_payload_is_decoded_and_encoded_once(runtime, operator, event, tables):
+def test_an_equal_payload_is_decoded_and_encoded_once(
+    runtime, operator, event, tables, counted
+):
     encoder, decoded = operator._vectors.encoders["text"], []
     decode = encoder.decode
     encoder.decode = lambda payload: decoded.append(payload) or decode(payload)
@@ -136,6 +157,7 @@ def test_an_equal_payload_is_decoded_and_encoded_once(runtime, operator, event, 
     assert len(found) == 8
     assert found[0] == found[1] == found[6]
     assert found[2] == found[3] == found[4] == found[5] != found[0]
+    assert counted == {"payloads": 8, "repeats": 5}
 
 
 def test_vectors_are_those_of_the_encoder_with_its_fingerprint(

@@ -1,0 +1,189 @@
+"""What the encode job is compared with: decode and encode alone, and Kafka alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cpu import CpuClock
+from benchmarks.loops import alone, producer_of, put
+from benchmarks.media import Payloads, vectors_frame
+from benchmarks.reader import assigned
+from connectors.kafka import create_topics, delete_topics
+from pipelines.keeper import tie_to
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawLoop:
+    """A bare loop over payloads in memory.
+
+    Attributes:
+        model_folder: of the encoders.
+        modality: of the payloads.
+        batch_rows: payloads decoded and encoded together.
+        seconds: of timed work.
+    """
+
+    model_folder: Path
+    modality: str
+    batch_rows: int
+    seconds: float
+
+
+def raw_forward(loop: RawLoop, cores: int) -> dict[str, Any]:
+    """Decode and encode in so many processes at once, one torch thread in each.
+
+    Both cores at work is what the job has, too: each is slower then than one alone.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when libraries load: in the children
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for _ in range(cores):
+        outer, inner = context.Pipe()
+        given = (inner, os.getpid(), loop)
+        process = context.Process(target=_forward, args=given, daemon=True)
+        process.start()
+        inner.close()
+        pipes.append(outer)
+        processes.append(process)
+    try:
+        for pipe in pipes:
+            pipe.recv()
+        for pipe in pipes:
+            pipe.send("go")
+        found: list[Mapping[str, float]] = [pipe.recv() for pipe in pipes]
+    finally:
+        for process in processes:
+            process.join(10)
+            process.kill()
+    each = sum(one["events"] / one["wall_s"] for one in found) / cores
+    events = sum(one["events"] for one in found)
+    return {
+        "events_per_s": round(each, 1),
+        "decode_us": round(1e6 * sum(one["decode_s"] for one in found) / events, 1),
+        "encode_us": round(1e6 * sum(one["encode_s"] for one in found) / events, 1),
+    }
+
+
+def _forward(pipe: Connection, parent_pid: int, loop: RawLoop) -> None:
+    tie_to(parent_pid)
+    from encoders.store import load_encoder
+
+    encoder = load_encoder(loop.model_folder / "encoders" / loop.modality)
+    payloads = Payloads(loop.modality)
+    spent = {"decode_s": 0.0, "encode_s": 0.0}
+
+    def batch(first: int) -> None:
+        of = [payloads[n] for n in range(first, first + loop.batch_rows)]
+        began = time.thread_time()
+        decoded = [encoder.decode(one) for one in of]
+        between = time.thread_time()
+        encoder.encode(decoded)
+        spent["decode_s"] += between - began
+        spent["encode_s"] += time.thread_time() - between
+
+    for number in range(8):
+        batch(number * loop.batch_rows)
+    pipe.send("ready")
+    pipe.recv()
+    spent |= dict.fromkeys(spent, 0.0)
+    began, events = time.monotonic(), 0
+    while time.monotonic() - began < loop.seconds:
+        batch(events)
+        events += loop.batch_rows
+    pipe.send({"events": events, "wall_s": time.monotonic() - began, **spent})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawKafka:
+    """Frames of events in, frames of vectors out, nothing done with either.
+
+    Attributes:
+        bootstrap: HOST:PORT of the broker.
+        broker_pid: whose CPU time counts, too.
+        prefix: of the topics.
+        modality: of the events.
+        width: of the vectors.
+        frames: how many.
+        rows: of a frame.
+    """
+
+    bootstrap: str
+    broker_pid: int
+    prefix: str
+    modality: str
+    width: int
+    frames: int
+    rows: int
+
+
+def raw_kafka(told: RawKafka) -> dict[str, float]:
+    """CPU of clients and broker for what the job reads and writes, per event."""
+    create_topics(told.bootstrap, prefix=told.prefix)
+    try:
+        return alone(_kafka, told)
+    finally:
+        delete_topics(told.bootstrap, prefix=told.prefix)
+
+
+def _kafka(told: RawKafka) -> dict[str, float]:
+    topic = f"{told.prefix}events.{told.modality}"
+    payloads = Payloads(told.modality)
+    values = [payloads.frame(n * told.rows, told.rows) for n in range(told.frames)]
+    made = vectors_frame(told.modality, told.width, told.rows)
+    producer = producer_of(told.bootstrap)
+    clock = CpuClock({"client": os.getpid(), "broker": told.broker_pid})
+    for value in values:
+        put(producer, topic, value)
+    producer.flush()
+    consumer, read = assigned(told.bootstrap, [topic]), 0
+    while read < told.frames:
+        for message in consumer.consume(100, 0.05):
+            if not message.error():
+                read += 1
+                put(producer, told.prefix + "embeddings", made)
+                put(producer, told.prefix + "vectors", made)
+    producer.flush()
+    consumer.close()
+    events = told.frames * told.rows
+    used = {name: 1e6 * s / events for name, s in clock.seconds().items()}
+    return {
+        "us_per_event": round(sum(used.values()), 2),
+        **{f"{name}_us": round(us, 2) for name, us in used.items()},
+    }
+
+
+def fill(
+    bootstrap: str, topic: str, modality: str, first: int, count: int, rows: int
+) -> None:
+    """Put events with payloads of their own in a topic, from a process apart."""
+    alone(_fill, bootstrap, topic, modality, first, count, rows, None)
+
+
+def fill_repeats(
+    bootstrap: str, topic: str, modality: str, first: int, count: int, of: int
+) -> None:
+    """Put events in a topic that share so many payloads."""
+    alone(_fill, bootstrap, topic, modality, first, count, 64, of)
+
+
+def _fill(
+    bootstrap: str,
+    topic: str,
+    modality: str,
+    first: int,
+    count: int,
+    rows: int,
+    of: int | None,
+) -> dict[str, float]:
+    producer, payloads = producer_of(bootstrap), Payloads(modality)
+    for at in range(first, first + count, rows):
+        put(producer, topic, payloads.frame(at, rows, payloads=of))
+    producer.flush()
+    return {"events": count}

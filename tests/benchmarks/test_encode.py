@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import encode
+from benchmarks.cpu import ThreadClock, _name_and_ticks
+from pipelines import cli
+
+RAW = {"events_per_s": 500.0, "decode_us": 400.0, "encode_us": 1500.0}
+KAFKA = {"us_per_event": 50.0, "client_us": 20.0, "broker_us": 30.0}
+JOB = {
+    "events": 9000,
+    "missing": 0,
+    "dead": 0,
+    "events_per_s": 900.0,
+    "other_cores": 0.1,
+    "cpu_us_per_event": {"read_us": 50.0, "encode_us": 1550.0, "decode_us": 400.0},
+}
+
+
+class SomeRig:
+    """Stands where a stack and a job would be."""
+
+    def __init__(self, config, say):
+        self.config, self.counts = config, iter([100, 40, 2148, 1832])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def send(self, modality, count, *, payloads=None):
+        return count
+
+    def read(self, count):
+        return JOB
+
+    def counted(self, name):
+        return next(self.counts)
+
+    def restarts(self):
+        return 0
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    monkeypatch.setattr(encode, "EncodeRig", SomeRig)
+    monkeypatch.setattr(encode, "METRICS_S", 0.0)
+    shares = encode.share_of_bound(JOB, RAW, RAW, KAFKA)
+    monkeypatch.setattr(encode, "_one", lambda rig, m, say: {**JOB, **shares})
+    sizes = {"tm-1": {"node_mb": 900, "decode_mb": 50}}
+    monkeypatch.setattr(encode, "memory", lambda rig: sizes)
+
+
+def test_the_bound_is_two_cores_on_decoding_encoding_and_kafka():
+    found = encode.share_of_bound(JOB, RAW, {**RAW, "events_per_s": 300.0}, KAFKA)
+    assert found["raw_forward_per_s"] == 400.0
+    assert found["bound_events_per_s"] == round(2 / (1 / 400 + 50e-6), 1)
+    assert found["share_of_bound"] == round(900 / (2 / 0.00255), 3)
+    assert found["share_of_bound_in_cpu"] == round(1950 / 2000, 3)
+
+
+def test_the_line_of_json_holds_what_is_asked_of_it(measured, tmp_path, capsys):
+    given = ["bench", "--encode", "--json", "--quick", "--home", str(tmp_path)]
+    assert cli.main(given) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["encode"]) == {"text", "image", "audio"}
+    for run in found["encode"].values():
+        assert {"events_per_s", "raw_forward_per_s", "share_of_bound"} <= set(run)
+        assert set(run["cpu_us_per_event"]) >= {"read_us", "decode_us", "encode_us"}
+    assert found["cache"]["encoded"] == 256
+    assert found["cache"]["hit_rate"] == 0.875
+    assert found["memory"]["tm-1"]["decode_mb"] == 50
+
+
+def test_the_table_shows_the_same_numbers(measured, tmp_path, capsys):
+    assert cli.main(["bench", "--encode", "--home", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "256 of 2048 events of 256 payloads were encoded" in shown
+    assert "900.0 events/s" in shown
+
+
+def test_growth_compares_the_last_third_with_the_first(monkeypatch):
+    sizes = iter([100, 100, 101, 102, 102, 102, 0])
+    clock = iter([0, 0, 20, 40, 60, 80, 100, 200])
+    monkeypatch.setattr(encode.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(
+        encode, "memory", lambda rig: {"tm-1": {"node_mb": next(sizes), "decode_mb": 0}}
+    )
+    rig = SomeRig(encode.EncodeBenchConfig(home=None, modalities=("text",)), None)
+    found = encode.growth(rig, 2.0, lambda line: None)
+    assert found["samples_mb"] == [100, 100, 101, 102, 102, 102]
+    assert found["growth"] == 0.02
+
+
+def test_threads_are_told_apart_by_their_names():
+    stat = "7 (encode (1/2)#0) S " + " ".join(str(n) for n in range(4, 40))
+    assert _name_and_ticks(stat) == ("encode (1/2)#0", 14 + 15)
+    import os
+
+    assert ThreadClock([os.getpid()], {"python": "all"}).seconds().keys() == {
+        "all",
+        "children",
+        "rest",
+    }
