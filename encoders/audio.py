@@ -1,7 +1,6 @@
 """WAV and FLAC clips to vectors, refused by their header when they are out of limits.
 
-Decoding is soundfile's, the log-mel torchaudio's. Legend: `B` batch, `S` samples, `T`
-frames of the log-mel.
+Decoding is soundfile's. Legend: `B` batch, `S` samples, `T` frames of the log-mel.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -28,11 +28,16 @@ from encoders.trainable import TrainableEncoder
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+
+    from encoders.hearing import Hearing
 
 #: A clip whose loudest sample is below this (-120 dB) is silence.
 SILENCE_PEAK = 1e-6
 #: Rates are rounded to this step before resampling, which bounds the filter's size.
 RATE_STEP_HZ = 25
+#: Network of our own; any other name is one of Hugging Face's, or a folder.
+SMALL = "small"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +45,10 @@ class AudioConfig(EncoderConfig):
     """Options of the audio encoder.
 
     Attributes:
+        network: "small", or the folder or Hugging Face name of a network of the
+            wav2vec2 family or of Whisper.
+        download: whether a name that is not on this machine may be fetched.
+        architecture: set by the encoder: what rebuilds a network by name.
         clip_s: seconds that are read: the loudest stretch of a longer clip.
         rate_hz: clips are resampled to this rate.
         mels: frequency bands of the log-mel.
@@ -50,6 +59,9 @@ class AudioConfig(EncoderConfig):
         max_channels: clips with more channels are refused.
     """
 
+    network: str = SMALL
+    download: bool = True
+    architecture: str = ""
     clip_s: float = 2.0
     rate_hz: int = 16_000
     mels: int = 64
@@ -73,29 +85,23 @@ class AudioConfig(EncoderConfig):
 
 
 class AudioEncoder(TrainableEncoder):
-    """The loudest stretch of a clip as a log-mel, through a convolutional network."""
+    """The loudest stretch of a clip, through a network."""
 
     modality: ClassVar[str] = "audio"
     config_class: ClassVar[type[EncoderConfig]] = AudioConfig
     config: AudioConfig
 
     def __init__(self, config: AudioConfig | None = None) -> None:
-        from torchaudio.transforms import MelSpectrogram
+        """Build the network.
 
-        from encoders.network import SmallCnn, seeded
-
-        self.config = config or AudioConfig()
-        self.width = self.config.width
-        self._mel = MelSpectrogram(
-            self.config.rate_hz,
-            n_fft=512,
-            hop_length=self.config.rate_hz * 16 // 1000,
-            n_mels=self.config.mels,
-        )
-        self.network = seeded(
-            lambda: SmallCnn(channels=1, width=self.width, grid=(4, 4)),
-            self.config.seed,
-        )
+        Raises:
+            EncoderLoadError: no such network, or it reads another rate.
+        """
+        given = config or AudioConfig()
+        self.width = given.width
+        self.network, self._hearing, architecture = build_network(given)
+        # The saved config is whole: a copy must not look for the folder again.
+        self.config = dataclasses.replace(given, architecture=architecture)
         self.seal()
 
     def decode(self, payload: bytes) -> NDArray[np.float32]:
@@ -103,30 +109,58 @@ class AudioEncoder(TrainableEncoder):
         return decode_clip(payload, self.config)
 
     def prepare(self, decoded: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-        """Log-mels of 80 dB below each clip's loudest point, float32 (B, 1, mels, T).
-
-        Values lie within about -1..1; silence is -1 everywhere.
-        """
-        import torch
-
-        mel = self._mel(torch.from_numpy(np.stack(decoded)))
-        level = mel.clamp(min=1e-10).log10()
-        top = level.amax(dim=(1, 2), keepdim=True)
-        below = (level - top).clamp(min=-8.0) / 4.0 + 1.0
-        silent = (top <= -10.0).expand_as(below)
-        return below.masked_fill(silent, -1.0).unsqueeze(1)
+        """Log-mels, float32 (B, 1, mels, T); what a network by name reads, for one."""
+        return self._hearing.features(np.stack(decoded))
 
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """Another speaker's height and pace, and an earlier or later start."""
-        from encoders.network import jitter
-
-        return jitter(prepared, generator, shift=(0.04, 0.06), scale=(0.08, 0.2))
+        """Another speaker, microphone, room and start, and stripes not heard."""
+        return self._hearing.changed(prepared, generator)
 
     def settings(self) -> dict[str, Any]:
-        """The config and the version of the preparation."""
-        return {**dataclasses.asdict(self.config), "preparation": 1}
+        """The config without places, and the version of the preparation."""
+        options = dataclasses.asdict(self.config)
+        del options["download"]
+        options["network"] = Path(options["network"]).name
+        return {**options, "preparation": 1}
+
+
+def build_network(config: AudioConfig) -> tuple[nn.Module, Hearing, str]:
+    """The network, what it reads, and the JSON that rebuilds one by name."""
+    from encoders.network import SmallCnn, seeded
+
+    if config.network == SMALL:
+        from encoders.hearing import LogMel
+
+        network: nn.Module = seeded(
+            lambda: SmallCnn(channels=1, width=config.width, grid=(4, 4)), config.seed
+        )
+        return network, LogMel(rate_hz=config.rate_hz, mels=config.mels), ""
+    from encoders import pretrained
+    from encoders.hearing import Pretrained
+
+    if config.rate_hz != pretrained.RATE_HZ:
+        msg = (
+            f"build audio encoder: rate_hz is {config.rate_hz}, with network "
+            f"'{config.network}' it must be {pretrained.RATE_HZ}"
+        )
+        raise EncoderLoadError(msg)
+    architecture = config.architecture
+    if architecture:
+        model = pretrained.build_model(architecture)
+    else:
+        what = "audio network"
+        folder = pretrained.find_model(
+            config.network, what=what, download=config.download
+        )
+        model, architecture = pretrained.read_model(folder, what=what)
+    samples = round(config.clip_s * config.rate_hz)
+    net = seeded(
+        lambda: pretrained.SoundNet(model, width=config.width, samples=samples),
+        config.seed,
+    )
+    return net, Pretrained(net), architecture
 
 
 def decode_clip(payload: Any, config: AudioConfig) -> NDArray[np.float32]:

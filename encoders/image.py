@@ -6,6 +6,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8\xff"
-#: Network of our own; any other name is one of torchvision's.
+#: Network of our own; other names are torchvision's or Hugging Face's.
 SMALL = "small"
 
 
@@ -38,7 +39,10 @@ class ImageConfig(EncoderConfig):
     """Options of the image encoder.
 
     Attributes:
-        network: "small", or the name of a torchvision model such as "resnet18".
+        network: "small", the name of a torchvision model such as "resnet18", or the
+            folder or Hugging Face name of a vision model.
+        download: whether a name that is not on this machine may be fetched.
+        architecture: set by the encoder: what rebuilds a Hugging Face model.
         weights: safetensors file to start the network from; "" for random weights.
         colour: "rgb" or "gray".
         side_px: pictures are resized to this square.
@@ -47,6 +51,8 @@ class ImageConfig(EncoderConfig):
     """
 
     network: str = SMALL
+    download: bool = True
+    architecture: str = ""
     weights: str = ""
     colour: str = "rgb"
     side_px: int = 64
@@ -78,14 +84,13 @@ class ImageEncoder(TrainableEncoder):
         """Build the network.
 
         Raises:
-            EncoderLoadError: no such torchvision model, or `weights` do not fit it.
+            EncoderLoadError: no such network, or `weights` do not fit it.
         """
         given = config or ImageConfig()
         self.width = given.width
-        self._channels = 3 if given.colour == "rgb" else 1
-        self.network = build_network(given, self._channels)
-        # The saved weights are whole: a copy must not look for the file again.
-        self.config = dataclasses.replace(given, weights="")
+        self.network, architecture = build_network(given)
+        # What is saved is whole: a copy must not look for files again.
+        self.config = dataclasses.replace(given, weights="", architecture=architecture)
         self.seal()
 
     def decode(self, payload: bytes) -> NDArray[np.uint8]:
@@ -101,16 +106,26 @@ class ImageEncoder(TrainableEncoder):
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """Moved by up to 6 %, stretched by up to 12 %, turned by up to 10 degrees."""
-        from encoders.network import jitter
+        """Moved, stretched, turned, slanted and bent; strokes thicker, edges softer."""
+        from encoders.changes import blur, jitter, thicken
 
-        return jitter(
-            prepared, generator, shift=(0.06, 0.06), scale=(0.12, 0.12), turn=0.17
+        x = jitter(
+            prepared,
+            generator,
+            shift=(0.06, 0.06),
+            scale=(0.15, 0.15),
+            turn=0.2,
+            lean=0.2,
+            bend=0.03,
         )
+        return blur(thicken(x, generator, most=0.5), generator, most=0.5)
 
     def settings(self) -> dict[str, Any]:
-        """The config and the version of the preparation."""
-        return {**dataclasses.asdict(self.config), "preparation": 1}
+        """The config without places, and the version of the preparation."""
+        options = dataclasses.asdict(self.config)
+        del options["download"]
+        options["network"] = Path(options["network"]).name
+        return {**options, "preparation": 1}
 
 
 def decode_picture(payload: Any, config: ImageConfig) -> NDArray[np.uint8]:
@@ -172,29 +187,54 @@ def flatten(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
-def build_network(config: ImageConfig, channels: int) -> nn.Module:
-    """The network the config names, with D outputs."""
-    from encoders.network import PixelCnn, SmallCnn, seeded
-
-    if config.network == SMALL:
-        return seeded(
-            lambda: PixelCnn(
-                SmallCnn(channels=channels, width=config.width, grid=(4, 4))
-            ),
-            config.seed,
-        )
+def build_network(config: ImageConfig) -> tuple[nn.Module, str]:
+    """The network the config names, with D outputs; the JSON that rebuilds it."""
     from torchvision.models import get_model, list_models
 
+    from encoders.network import PixelCnn, SmallCnn, seeded
+
+    width = config.width
+    if config.network == SMALL:
+        channels = 3 if config.colour == "rgb" else 1
+        small = seeded(
+            lambda: SmallCnn(channels=channels, width=width, grid=(4, 4)), config.seed
+        )
+        return PixelCnn(small), ""
     if config.network not in list_models():
-        msg = f"build image encoder: torchvision has no model '{config.network}'"
-        raise EncoderLoadError(msg)
+        return read_network(config)
     body = seeded(
-        lambda: get_model(config.network, weights=None, num_classes=config.width),
+        lambda: get_model(config.network, weights=None, num_classes=width),
         config.seed,
     )
     if config.weights:
         start_from(body, config.weights)
-    return PixelCnn(body)
+    return PixelCnn(body), ""
+
+
+def read_network(config: ImageConfig) -> tuple[nn.Module, str]:
+    """A Hugging Face network with its weights; of a saved encoder, still without."""
+    from encoders import pretrained
+    from encoders.network import seeded
+
+    what, folder, architecture = "image network", None, config.architecture
+    if config.weights:
+        msg = (
+            f"build image encoder: `weights` are for torchvision networks, "
+            f"'{config.network}' brings its own"
+        )
+        raise EncoderLoadError(msg)
+    if architecture:
+        model = pretrained.build_model(architecture)
+    else:
+        folder = pretrained.find_model(
+            config.network, what=what, download=config.download
+        )
+        model, architecture = pretrained.read_model(folder, what=what)
+    net = seeded(
+        lambda: pretrained.PictureNet(model, width=config.width, folder=folder),
+        config.seed,
+    )
+    return net, architecture
 
 
 def start_from(body: nn.Module, path: str) -> None:

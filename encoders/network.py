@@ -103,34 +103,3 @@ class RowMlp(nn.Module):
         z = (z.sign() * z.abs().log1p()).clamp(-10.0, 10.0)
         out: torch.Tensor = self.layers(z)
         return out
-
-
-def jitter(
-    x_BCHW: torch.Tensor,
-    generator: torch.Generator,
-    *,
-    shift: tuple[float, float],
-    scale: tuple[float, float],
-    turn: float = 0.0,
-) -> torch.Tensor:
-    """Every picture moved, stretched and turned a little by its own random amounts.
-
-    Args:
-        x_BCHW: pictures, or log-mels as pictures of (mel, time).
-        generator: where the amounts come from.
-        shift: largest move along (H, W), as a share of that side.
-        scale: largest stretch along (H, W), 0.1 for 0.9 to 1.1.
-        turn: largest turn in radians.
-    """
-    rows = len(x_BCHW)
-    u = torch.rand((rows, 5), generator=generator) * 2 - 1
-    cos, sin = (u[:, 0] * turn).cos(), (u[:, 0] * turn).sin()
-    high, wide = 1 + u[:, 1] * scale[0], 1 + u[:, 2] * scale[1]
-    across = torch.stack([cos * wide, -sin * high, u[:, 4] * 2 * shift[1]], dim=1)
-    down = torch.stack([sin * wide, cos * high, u[:, 3] * 2 * shift[0]], dim=1)
-    theta = torch.stack([across, down], dim=1)
-    x = x_BCHW.float()
-    grid = nn.functional.affine_grid(theta, list(x.shape), align_corners=False)
-    return nn.functional.grid_sample(
-        x, grid, padding_mode="border", align_corners=False
-    )

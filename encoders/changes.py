@@ -1,0 +1,141 @@
+"""Small changes to pictures and log-mels that keep their meaning, each row its own.
+
+Legend: `B` batch, `C` channels, `H` `W` height and width; of a log-mel, bands and time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+
+def jitter(
+    x_BCHW: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    shift: tuple[float, float],
+    scale: tuple[float, float],
+    turn: float = 0.0,
+    lean: float = 0.0,
+    bend: float = 0.0,
+) -> torch.Tensor:
+    """Every picture moved, stretched, turned and bent a little by random amounts.
+
+    Args:
+        x_BCHW: pictures, or log-mels as pictures of (mel, time).
+        generator: where the amounts come from.
+        shift: largest move along (H, W), as a share of that side.
+        scale: largest stretch along (H, W), 0.1 for 0.9 to 1.1.
+        turn: largest turn in radians.
+        lean: largest slant, in widths per height.
+        bend: largest move of single parts, as a share of a side; neighbours move alike.
+    """
+    x = x_BCHW.float()
+    rows = len(x)
+    u = torch.rand((rows, 6), generator=generator) * 2 - 1
+    cos, sin = (u[:, 0] * turn).cos(), (u[:, 0] * turn).sin()
+    high, wide = 1 + u[:, 1] * scale[0], 1 + u[:, 2] * scale[1]
+    slant = u[:, 5] * lean - sin
+    across = torch.stack([cos * wide, slant * high, u[:, 4] * 2 * shift[1]], dim=1)
+    down = torch.stack([sin * wide, cos * high, u[:, 3] * 2 * shift[0]], dim=1)
+    theta = torch.stack([across, down], dim=1)
+    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+    if bend:
+        coarse = torch.rand((rows, 2, 4, 4), generator=generator) * 2 - 1
+        moved = functional.interpolate(
+            coarse, size=x.shape[2:], mode="bicubic", align_corners=True
+        )
+        grid = grid + moved.permute(0, 2, 3, 1) * 2 * bend
+    return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def thicken(
+    x_BCHW: torch.Tensor, generator: torch.Generator, most: float
+) -> torch.Tensor:
+    """Bright strokes of a random half of the rows grown, of the others shrunk.
+
+    Args:
+        x_BCHW: pictures.
+        generator: where the amounts come from.
+        most: 1 for as much as one pixel on each side.
+    """
+    amount = (torch.rand((len(x_BCHW), 1, 1, 1), generator=generator) * 2 - 1) * most
+    grown = functional.max_pool2d(x_BCHW, 3, stride=1, padding=1)
+    shrunk = -functional.max_pool2d(-x_BCHW, 3, stride=1, padding=1)
+    other = torch.where(amount > 0, grown, shrunk)
+    return x_BCHW + (other - x_BCHW) * amount.abs()
+
+
+def blur(x_BCHW: torch.Tensor, generator: torch.Generator, most: float) -> torch.Tensor:
+    """Each picture mixed with its 3x3 averages, by a share of at most `most`."""
+    share = torch.rand((len(x_BCHW), 1, 1, 1), generator=generator) * most
+    smooth = functional.avg_pool2d(
+        x_BCHW, 3, stride=1, padding=1, count_include_pad=False
+    )
+    return x_BCHW + (smooth - x_BCHW) * share
+
+
+def colour_bands(
+    x_BCHW: torch.Tensor, generator: torch.Generator, most: float
+) -> torch.Tensor:
+    """Another microphone: a smooth curve over the bands added, at most about `most`."""
+    knots = (torch.rand((len(x_BCHW), 1, 5), generator=generator) * 2 - 1) * most
+    curve = functional.interpolate(
+        knots, size=x_BCHW.shape[2], mode="linear", align_corners=True
+    )
+    return x_BCHW + curve.unsqueeze(3)
+
+
+def add_floor(
+    x_BCHW: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    low: float,
+    high: float,
+    sharpness: float,
+) -> torch.Tensor:
+    """Background noise: powers added to those that are there, in logarithms.
+
+    Args:
+        x_BCHW: log-mels.
+        generator: where the amounts come from.
+        low: least level of the noise, in the unit of the log-mels.
+        high: its highest level.
+        sharpness: natural logarithms of power per unit of the log-mels.
+    """
+    rows = len(x_BCHW)
+    level = low + torch.rand((rows, 1, 1, 1), generator=generator) * (high - low)
+    rough = torch.randn(x_BCHW.shape, generator=generator) * 0.08
+    noise = level + rough
+    return torch.logaddexp(x_BCHW * sharpness, noise * sharpness) / sharpness
+
+
+def hide_stripes(
+    x_BCHW: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    bands: float,
+    time: float,
+) -> torch.Tensor:
+    """One stripe of bands and one of time set to the row's mean (SpecAugment).
+
+    Args:
+        x_BCHW: log-mels.
+        generator: where the places come from.
+        bands: largest height of the stripe, as a share of all bands.
+        time: largest width of the stripe, as a share of the time.
+    """
+    rows, _, high, wide = x_BCHW.shape
+    u = torch.rand((4, rows, 1), generator=generator)
+    hidden = []
+    for size, share, length, start in (
+        (high, bands, u[0], u[1]),
+        (wide, time, u[2], u[3]),
+    ):
+        at = torch.arange(size) / size
+        width = length * share
+        first = start * (1.0 - width)
+        hidden.append((at >= first) & (at < first + width))
+    stripe = hidden[0][:, None, :, None] | hidden[1][:, None, None, :]
+    mean = x_BCHW.mean(dim=(2, 3), keepdim=True)
+    return torch.where(stripe, mean, x_BCHW)
