@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,6 +39,8 @@ class Manifest:
         prior_logit: log-odds used when the tabular part is missing.
         metrics: figures measured when it was fitted.
         files: relative path to SHA-256, of every file but the manifest.
+        reliability: how far a modality, or a pair of them ("image+audio"), was trusted
+            by the latest labels, 0..1; in full where none is given.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Manifest:
     prior_logit: float
     metrics: dict[str, Any]
     files: dict[str, str]
+    reliability: dict[str, float] = field(default_factory=dict)
 
 
 def sha256(path: Path) -> str:
@@ -85,7 +88,8 @@ def load_manifest(folder: Path) -> Manifest:
     if not isinstance(given, dict):
         msg = f"read manifest: {path}: expected an object, got {type(given).__name__}"
         raise ArtefactError(msg)
-    known = {field.name for field in fields(Manifest)}
+    known = {one.name for one in fields(Manifest)}
+    given.setdefault("reliability", {})  # versions older than it
     for word, keys in (("unknown", given.keys() - known), ("no", known - given.keys())):
         if keys:
             msg = f"read manifest: {path}: {word} key '{min(keys)}'"
@@ -98,6 +102,10 @@ def load_manifest(folder: Path) -> Manifest:
     for key in ("features", "modalities"):
         if not all(isinstance(item, str) for item in given[key]):
             msg = f"read manifest: {path}: '{key}' must list names"
+            raise ArtefactError(msg)
+    for name, weight in given["reliability"].items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            msg = f"read manifest: {path}: reliability of '{name}' is {weight!r}"
             raise ArtefactError(msg)
     for name, digest in given["files"].items():
         _check_file_name(path, name)
@@ -125,6 +133,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "prior_logit": (int, float),
     "metrics": dict,
     "files": dict,
+    "reliability": dict,
 }
 
 

@@ -101,6 +101,7 @@ class Registry:
         prior_logit: float,
         metrics: Mapping[str, Any],
         created_at: str,
+        reliability: Mapping[str, float] | None = None,
     ) -> ModelVersion:
         """Copies a folder of files into the next version, whole or not at all.
 
@@ -131,6 +132,7 @@ class Registry:
                     prior_logit=float(prior_logit),
                     metrics=dict(metrics),
                     files=files,
+                    reliability=dict(reliability or {}),
                 )
                 _write_json(copy / MANIFEST_FILE, asdict(manifest))
                 verify(copy)

@@ -43,6 +43,8 @@ DECISIONS = pa.schema(
         pa.field("model_version", pa.int32()),
         pa.field("modalities", pa.list_(pa.string())),
         *(pa.field(f"gate_{modality}", pa.float32()) for modality in MODALITIES),
+        # log-odds said by each modality, then by each pair; empty without media
+        pa.field("evidence", pa.list_(pa.float32())),
         pa.field("reasons", pa.string()),
         pa.field("event_time", TIME),
         pa.field("created_ms", pa.int64()),

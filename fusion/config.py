@@ -10,6 +10,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 
+def pairs_of(modalities: int) -> tuple[tuple[int, int], ...]:
+    """Gives every pair of modality positions, first below second, in order."""
+    return tuple((i, j) for i in range(modalities) for j in range(i + 1, modalities))
+
+
 class FusionLoadError(Exception):
     """A saved fusion is missing, damaged, or made for another width."""
 
@@ -31,10 +36,10 @@ class FusionConfig:
 
     modalities: tuple[str, ...] = ("tabular", "text", "image", "audio")
     width: int = 128
-    dim: int = 32
+    dim: int = 16
     layers: int = 1
     heads: int = 2
-    hidden: int = 32
+    hidden: int = 16
     dropout: float = 0.1
     modality_dropout: float = 0.15
 
@@ -59,6 +64,13 @@ class FusionConfig:
             if not 0 <= getattr(self, name) < 1:
                 msg = f"fusion: {name} must be in [0, 1), got {getattr(self, name)!r}"
                 raise ValueError(msg)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Names of the T tokens: the modalities, then pairs such as "image+audio"."""
+        names = self.modalities
+        pairs = [f"{names[i]}+{names[j]}" for i, j in pairs_of(len(names))]
+        return (*names, *pairs)
 
     @classmethod
     def from_dict(cls, given: Any) -> FusionConfig:

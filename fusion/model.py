@@ -1,10 +1,17 @@
 """The fusion model: embeddings of a case to a logit, gates and one fused row.
 
-Shapes: `B` batch, `M` modalities, `D` shared width, `K` token width, `P` pairs.
+Every modality and every pair of modalities is a token: its reading (see
+`fusion.readings`), the evidence in it, and whether it is there at all. The tokens
+listen to each other, gates weigh their evidence, and the weighed sum is added to the
+log-odds of the tabular model.
+
+Shapes: `B` batch, `M` modalities, `P` pairs of them, `T` tokens (M + P), `D` width of
+the embeddings, `K` width of the tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fusion.attention import Agreement, GatedCrossAttention, pairs_of, unit
-from fusion.config import FusionConfig
+from fusion.attention import GatedCrossAttention, agreement, unit
+from fusion.config import FusionConfig, pairs_of
 
-__all__ = ["FusionConfig", "FusionModel", "FusionOutput", "FusionScorer"]
+__all__ = ["Fused", "FusionConfig", "FusionModel", "FusionOutput", "FusionScorer"]
+
+#: Gates of what says something start here, before the sigmoid; of the rest, below 0.
+OPEN_GATE = 2.0
 
 
 class FusionOutput(NamedTuple):
@@ -23,13 +33,33 @@ class FusionOutput(NamedTuple):
 
     Attributes:
         logit: (B,) the tree's log-odds plus the evidence of the media.
-        gates: (B, M) in [0, 1], exactly 0 for an absent modality.
+        gates: (B, T) in [0, 1], of modalities, then of pairs; 0 for the absent.
         fused: (B, D) rows of unit length; zeros where nothing is present.
+        said: (B, T) log-odds that each token adds where it is fully relied on.
+        guess: (B, T) what the others make one expect of a token's evidence.
     """
 
     logit: Tensor
     gates: Tensor
     fused: Tensor
+    said: Tensor
+    guess: Tensor
+
+
+class Fused(NamedTuple):
+    """The same for those who use it: numpy, float32.
+
+    Attributes:
+        logit: (B,).
+        gates: (B, M).
+        fused: (B, D).
+        said: (B, T), in the order of `FusionConfig.tokens`.
+    """
+
+    logit: NDArray[np.float32]
+    gates: NDArray[np.float32]
+    fused: NDArray[np.float32]
+    said: NDArray[np.float32]
 
 
 class FusionModel(nn.Module):
@@ -37,81 +67,83 @@ class FusionModel(nn.Module):
 
     Args:
         config: shape of the model.
+
+    Attributes:
+        line: (M, D), with `bias` (M,) the reading of each modality's embedding.
+        curve: (T, 4) low, rise, slope and turn of `fusion.readings.Curve`.
     """
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.config = config
         modalities, dim = len(config.modalities), config.dim
-        pairs = len(pairs_of(modalities))
-        bound = config.width**-0.5
-        self.project = nn.Parameter(
-            torch.empty(modalities, config.width, dim).uniform_(-bound, bound)
-        )
-        self.project_bias = nn.Parameter(torch.zeros(modalities, dim))
-        self.missing = nn.Parameter(torch.randn(modalities, dim) * 0.02)
-        self.meet = nn.Parameter(torch.zeros(2, pairs, config.width, dim))
-        self.share: Tensor
-        self.register_buffer("share", torch.eye(config.width).repeat(modalities, 1, 1))
-        self.center: Tensor
-        self.register_buffer("center", torch.zeros(modalities, config.width))
-        self.own = nn.Parameter(torch.zeros(modalities, config.width))
-        self.together = nn.Parameter(torch.zeros(3 * pairs + modalities))
-        self.agreement = Agreement(modalities)
+        pairs = pairs_of(modalities)
+        tokens = modalities + len(pairs)
+        self._first = [i for i, _ in pairs]
+        self._second = [j for _, j in pairs]
+        self.line: Tensor
+        self.register_buffer("line", torch.zeros(modalities, config.width))
+        self.bias: Tensor
+        self.register_buffer("bias", torch.zeros(modalities))
+        self.curve: Tensor
+        self.register_buffer("curve", torch.zeros(tokens, 4))
+        self.enter = nn.Parameter(torch.randn(tokens, 2, dim) * 0.3)
+        self.present = nn.Parameter(torch.randn(tokens, dim) * 0.1)
+        self.missing = nn.Parameter(torch.randn(tokens, dim) * 0.1)
+        self.weight = nn.Parameter(torch.ones(tokens))
+        self.expect = nn.Parameter(torch.zeros(tokens, dim))
+        self.trust_guess = nn.Parameter(torch.zeros(tokens))
         self.blocks = nn.ModuleList(
-            GatedCrossAttention(
-                modalities, dim, heads=config.heads, dropout=config.dropout
-            )
+            GatedCrossAttention(tokens, dim, heads=config.heads, dropout=config.dropout)
             for _ in range(config.layers)
         )
         self.head = nn.Sequential(
-            nn.LayerNorm(dim * modalities),
-            nn.Linear(dim * modalities, config.hidden),
+            nn.LayerNorm(dim * tokens),
+            nn.Dropout(config.dropout),
+            nn.Linear(dim * tokens, config.hidden),
+            nn.GELU(),
         )
-        self.clues = nn.Linear(3 * pairs + modalities + 1, config.hidden)
-        self.verdict = nn.Linear(config.hidden, 1)
+        self.verdict = nn.Linear(config.hidden, 1, bias=False)
         nn.init.zeros_(self.verdict.weight)
-        nn.init.zeros_(self.verdict.bias)
-        self.drop = nn.Dropout(config.dropout)
 
-    def centered(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Takes the usual embedding away, and blanks what is absent.
+    def tokens_there(self, mask: Tensor) -> Tensor:
+        """Which tokens are present: (B, T) bool, of modalities `mask` (B, M)."""
+        return torch.cat((mask, mask[:, self._first] & mask[:, self._second]), -1)
+
+    def read(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The reading of every token.
 
         Args:
-            x: (B, M, D).
+            x: (B, M, D); what absent modalities hold is ignored, NaN included.
             mask: (B, M) bool.
 
         Returns:
-            (B, M, D), zeros for an absent modality whatever `x` holds there.
+            (B, T): weighted sums of the modalities, then the cosines of the pairs.
         """
-        return torch.where(mask[..., None], x - self.center, torch.zeros_like(x))
+        x_BMD = torch.where(mask[..., None], x, torch.zeros_like(x))
+        sums_BM = (x_BMD * self.line).sum(-1) + self.bias
+        return torch.cat((sums_BM, agreement(x_BMD)), -1)
 
-    def shared(self, centered_BMD: Tensor) -> Tensor:
-        """Places centred embeddings in the space all modalities share.
+    def evidence(self, readings: Tensor) -> Tensor:
+        """Log-odds (B, T) in readings (B, T), each token's taken alone."""
+        return self._curve(self._state(readings))
 
-        Args:
-            centered_BMD: (B, M, D), as `centered` gives them.
+    def _state(self, readings: Tensor) -> Tensor:
+        slope, turn = self.curve[:, 2], self.curve[:, 3]
+        return (slope * (readings - turn)).sigmoid()
 
-        Returns:
-            (B, M, D) rows of unit length; a row of zeros stays zeros.
-        """
-        return unit(torch.einsum("bmd,mde->bme", centered_BMD, self.share))
+    def _curve(self, state_BT: Tensor) -> Tensor:
+        low, rise = self.curve[:, 0], self.curve[:, 1]
+        return low + (state_BT * rise.expm1()).log1p()
 
-    def told(self, x_BMD: Tensor, mask: Tensor) -> Tensor:
-        """Gives what is known of a case but its own content, for the weighted sum.
-
-        Args:
-            x_BMD: (B, M, D) centred embeddings.
-            mask: (B, M) bool.
-
-        Returns:
-            (B, 3 P + M): cosines of pairs, their squares, and who is present.
-        """
-        agreement_BP, both_BP = self.agreement(x_BMD, mask, self.meet)
-        present_BX = torch.cat((both_BP, mask), -1).to(x_BMD.dtype)
-        return torch.cat((agreement_BP, agreement_BP**2, present_BX), -1)
-
-    def forward(self, x: Tensor, mask: Tensor, tree_logit: Tensor) -> FusionOutput:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        tree_logit: Tensor,
+        readings: Tensor | None = None,
+        reliability: Tensor | None = None,
+    ) -> FusionOutput:
         """Fuses a batch of cases.
 
         Args:
@@ -119,35 +151,50 @@ class FusionModel(nn.Module):
                 NaN included.
             mask: (B, M) bool, True where a modality is present.
             tree_logit: (B,) log-odds of the tabular model, or of the prior.
+            readings: (B, T), as `read` gives them; while fitting, those of lines
+                that never saw the case.
+            reliability: (T,) in [0, 1], how far each token is trusted of late.
 
         Returns:
             A FusionOutput. Where no media are present `logit` is `tree_logit` itself.
         """
-        x_BMD = self.centered(x, mask)
-        shared_BMD = self.shared(x_BMD)
-        told_BX = self.told(x_BMD, mask)
+        there_BT = self.tokens_there(mask)
+        z_BT = self.read(x, mask) if readings is None else readings
+        state_BT = self._state(z_BT)
+        evidence_BT = self._curve(state_BT) * there_BT
 
-        scaled_BMD = x_BMD * self.config.width**0.5
-        tokens_BMK = torch.einsum("bmd,mdk->bmk", scaled_BMD, self.project)
-        tokens_BMK = torch.where(
-            mask[..., None], tokens_BMK + self.project_bias, self.missing
-        )
-        gates_BM = mask.to(x.dtype)
+        tree = tree_logit.clamp(-12, 12)
+        trusted_BT = evidence_BT
+        if reliability is not None:
+            trusted_BT = reliability * evidence_BT
+            state_BT = reliability * (state_BT - 0.5) + 0.5
+        seen_BT2 = torch.stack((2 * state_BT - 1, trusted_BT / 4), -1)
+        tabular = torch.stack((torch.tanh(tree / 4), tree / 12), -1)
+        seen_BT2 = torch.cat((tabular[:, None], seen_BT2[:, 1:]), 1)
+        tokens_BTK = torch.einsum("bti,tik->btk", seen_BT2, self.enter) + self.present
+        tokens_BTK = torch.where(there_BT[..., None], tokens_BTK, self.missing)
+        gates_BT = there_BT.to(x.dtype)
         for block in self.blocks:
-            tokens_BMK, gates_BM = block(tokens_BMK, mask)
+            tokens_BTK, gates_BT = block(tokens_BTK, there_BT)
 
-        fused_BD = unit((gates_BM[..., None] * shared_BMD).sum(1))
-        said_BMK = torch.where(
-            mask[..., None], gates_BM[..., None] * tokens_BMK, tokens_BMK
+        guess_BT = (tokens_BTK * self.expect).sum(-1)
+        share_BT = gates_BT * self.weight
+        added_BT = share_BT * trusted_BT + torch.where(
+            there_BT, torch.zeros_like(guess_BT), self.trust_guess * guess_BT
         )
-        clues = torch.cat((told_BX, torch.tanh(tree_logit / 4)[:, None]), -1)
-        hidden = self.head(self.drop(said_BMK.flatten(1))) + self.clues(clues)
-        interplay = self.verdict(nn.functional.gelu(hidden)).squeeze(-1)
-        own_BM = (scaled_BMD * self.own).sum(-1)
-        evidence = (gates_BM * own_BM).sum(-1) + told_BX @ self.together + interplay
+        weighed = torch.where(
+            there_BT[..., None], gates_BT[..., None] * tokens_BTK, tokens_BTK
+        )
+        interplay = self.verdict(self.head(weighed.flatten(1))).squeeze(-1)
         media = mask[:, 1:].any(-1)
-        logit = torch.where(media, tree_logit + evidence, tree_logit)
-        return FusionOutput(logit, gates_BM, fused_BD)
+        logit = torch.where(
+            media, tree_logit + added_BT[:, 1:].sum(-1) + interplay, tree_logit
+        )
+        x_BMD = torch.where(mask[..., None], x, torch.zeros_like(x))
+        fused_BD = unit((gates_BT[:, : mask.shape[1], None] * x_BMD).sum(1))
+        if reliability is not None:
+            gates_BT = gates_BT * reliability
+        return FusionOutput(logit, gates_BT, fused_BD, share_BT * evidence_BT, guess_BT)
 
 
 class FusionScorer:
@@ -155,31 +202,49 @@ class FusionScorer:
 
     Args:
         model: a fitted model; it is switched to evaluation.
+        reliability: by token name, how far it is trusted of late, 0..1; 1 where none
+            is given.
     """
 
-    def __init__(self, model: FusionModel) -> None:
+    def __init__(
+        self, model: FusionModel, reliability: Mapping[str, float] | None = None
+    ) -> None:
         self.model = model.eval()
         self.config = model.config
+        self.tokens = len(model.config.tokens)
+        self._trust: Tensor | None = None
+        if reliability:
+            given = [reliability.get(name, 1.0) for name in self.config.tokens]
+            self._trust = torch.tensor(given)
 
     def score(
         self,
         x: NDArray[np.float32],
         mask: NDArray[np.bool_],
         tree_logit: NDArray[np.floating[Any]],
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    ) -> Fused:
         """Fuses a batch of cases.
 
         Args:
             x: (B, M, D) float32; B may be 0.
             mask: (B, M) bool.
             tree_logit: (B,).
-
-        Returns:
-            logit (B,), gates (B, M), fused (B, D), all float32.
         """
         with torch.inference_mode():
-            out = self.model(*self._tensors(x, mask, tree_logit))
-            return out.logit.numpy(), out.gates.numpy(), out.fused.numpy()
+            out = self.model(
+                *self._tensors(x, mask, tree_logit), reliability=self._trust
+            )
+            gates = out.gates[:, : mask.shape[1]]
+            parts = (out.logit, gates, out.fused, out.said)
+            return Fused(*(part.numpy() for part in parts))
+
+    def agreement(
+        self, x: NDArray[np.float32], mask: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Cosines (B, P) of the pairs of modalities; 0 where one is missing."""
+        with torch.inference_mode():
+            whole = torch.from_numpy(np.where(mask[..., None], x, np.float32(0)))
+            return agreement(whole).numpy()
 
     def leave_one_out(
         self,
@@ -209,6 +274,7 @@ class FusionScorer:
                 whole.repeat(modalities + 1, 1, 1),
                 torch.from_numpy(masks),
                 base.repeat(modalities + 1),
+                reliability=self._trust,
             )
             logit = out.logit.numpy().reshape(modalities + 1, rows)
         delta = (logit[0] - logit[1:]).T

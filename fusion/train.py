@@ -1,6 +1,6 @@
-"""Fitting the fusion: the alignment of pairs, then the supervised objective.
+"""Fitting the fusion: what each token says alone, then how to weigh it.
 
-Shapes: `N` rows, `B` batch, `M` modalities, `D` shared width.
+Shapes: `N` rows, `M` modalities, `T` tokens, `D` shared width.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fusion.alignment import align
-from fusion.attention import pairs_of
-from fusion.evidence import Matrix, choose_sum
-from fusion.model import FusionConfig, FusionModel
+from fusion.config import pairs_of
+from fusion.model import OPEN_GATE, FusionConfig, FusionModel
+from fusion.readings import Curve, read_agreement, read_embedding
 
 Progress = Callable[[str, float], None]
 
@@ -108,22 +108,22 @@ def _tail_split(y: NDArray[np.integer[Any]], part: float) -> tuple[Tensor, Tenso
 
 
 class _Fit:
-    """One run of `fit_fusion`: the rows as tensors, and the two stages."""
+    """One run of `fit_fusion`: the readings, then the network that weighs them."""
 
     tail = 0.15
-    most_rows = 256
-    rounds = 30
-    fewest_steps = 100
+    most_rows = 512
+    rounds = 20
+    fewest_steps = 200
     most_steps = 1600
     check_every = 40
-    patience = 5
-    least_gain = 1e-3
-    rates: ClassVar = {"meet": 0.0, "own": 0.0, "together": 0.0, "rest": 3e-4}
-    most_zeros = 20_000
-    open_gate = 2.0
+    patience = 6
+    least_gain = 1e-4
+    rate = 1e-3
     decay = 0.05
     average = 0.98
-    balance = 0.25
+    balance = 0.2
+    no_tree = 0.1
+    guess_part = 0.05
 
     def __init__(
         self,
@@ -145,99 +145,82 @@ class _Fit:
         self.batch = min(self.most_rows, max(32, len(self.train) // 4))
         steps = self.rounds * len(y) // self.batch
         self.steps = min(max(steps, self.fewest_steps), self.most_steps)
-        self.config = config
         self.seed = seed
+        self.config = config
         self.model = FusionModel(config)
         self.start = time.monotonic()
         self.budget_s = budget_s
         self.progress = progress or (lambda word, done: None)
 
     def run(self) -> FusionModel:
-        """Centres, aligns, fits; gives the model ready to score."""
-        self._align()
-        self._weigh()
-        self._supervise()
+        """Reads, weighs; gives the model ready to score."""
+        self.readings = self._read()
+        if self._rise().any():
+            self._weigh()
         self.progress("fit", 1.0)
         return self.model.eval()
 
-    def _spent(self, part: float) -> bool:
-        return time.monotonic() - self.start > part * self.budget_s
+    def _rise(self) -> Tensor:
+        """(T,) above 0 for the tokens that say something."""
+        return self.model.curve[:, 1]
 
-    def _align(self) -> None:
-        """Takes centre, shared space and agreement from what comes together."""
-        rows = self.train.numpy()
-        found = align(
-            self.x.numpy()[rows],
-            self.mask.numpy()[rows],
-            self.y.numpy()[rows],
-            directions=self.config.dim,
-            seed=self.seed,
-        )
-        with torch.no_grad():
-            self.model.center.copy_(torch.from_numpy(found.center))
-            self.model.share.copy_(torch.from_numpy(found.share))
-            self.model.meet.copy_(torch.from_numpy(found.meet))
-
-    def _weigh(self) -> None:
-        """Fits the weighted sum, exactly, on every 1 and a draw of the 0s."""
-        zeros = self.train[self.y[self.train] == 0]
-        order = torch.randperm(len(zeros), generator=self.draw)
-        zeros = zeros[order[: self.most_zeros]]
-        part = len(zeros) / int((self.y[self.train] == 0).sum())
-        rows = torch.cat((self.train[self.y[self.train] == 1], zeros, self.held))
-        held = np.arange(len(rows)) >= len(rows) - len(self.held)
-        y = self.y[rows].numpy().astype(np.float64)
-        weight = np.where((y == 0) & ~held, 1 / part, 1.0)
-        mask = self.mask[rows]
+    def _read(self) -> Tensor:
+        """Fits every reading; gives those of lines that never saw the case (N, T)."""
+        mask, y = self.mask.numpy(), self.y.numpy().astype(np.int64)
         with torch.inference_mode():
-            x_BMD = self.model.centered(self.x[rows], mask)
-            told = self.model.told(x_BMD, mask).numpy().astype(np.float64)
-        scaled = x_BMD.numpy().astype(np.float64) * self.config.width**0.5
-        base, own = choose_sum(
-            told,
-            [scaled[:, m] for m in range(1, scaled.shape[1])],
-            y,
-            self.tree_logit[rows].numpy().astype(np.float64),
-            weight,
-            held,
-        )
-        self._take(base, np.stack((np.zeros_like(own[0]), *own)))
+            there = self.model.tokens_there(self.mask).numpy()
+            readings = self.model.read(self.x, self.mask).numpy().astype(np.float64)
+        curves = [Curve() for _ in range(there.shape[1])]
+        modalities = mask.shape[1]
+        for m in range(1, modalities):
+            rows = mask[:, m]
+            line = read_embedding(self.x[rows, m].numpy(), y[rows], seed=self.seed)
+            self.model.line[m] = torch.from_numpy(line.weights)
+            self.model.bias[m] = line.bias
+            readings[rows, m] = line.unseen
+            curves[m] = line.curve
+            self.progress("read", (m + 1) / there.shape[1])
+        for t, (_, j) in enumerate(pairs_of(modalities), modalities):
+            rows = np.flatnonzero(there[:, t])
+            order = torch.randperm(len(rows), generator=self.draw).numpy()
+            strangers = self.x[rows].clone()
+            strangers[:, j] = strangers[order, j]
+            cosines = self.model.read(strangers, self.mask[rows])[:, t]
+            curves[t] = read_agreement(
+                readings[rows, t],
+                cosines.numpy().astype(np.float64),
+                y[rows],
+                seed=self.seed,
+            )
+            self.progress("read", (t + 1) / there.shape[1])
+        self.model.curve.copy_(torch.tensor([astuple(curve) for curve in curves]))
+        self._open_gates()
+        return torch.from_numpy(readings.astype(np.float32))
 
-    def _take(self, together: Matrix, own_MD: Matrix) -> None:
-        """Puts the sum into the model, and opens the gates of those it listens to."""
-        used = own_MD.any(-1)
-        for place, (i, j) in enumerate(pairs_of(len(own_MD))):
-            if self.model.meet[:, place].any():
-                used[[i, j]] = True
-        used_M = torch.from_numpy(used)
-        bias = torch.where(used_M, self.open_gate, -self.open_gate)
+    def _open_gates(self) -> None:
+        """The network begins as the plain sum of what has something to say."""
+        says = self._rise() > 0
+        for t, (i, j) in enumerate(pairs_of(self.mask.shape[1]), self.mask.shape[1]):
+            says[[i, j]] |= says[t].clone()
+        bias = torch.where(says, OPEN_GATE, -OPEN_GATE)
         bias[0] = 0.0
         with torch.no_grad():
             for block in self.model.blocks:
                 block.get_parameter("gate_bias").copy_(bias)
-            own = torch.from_numpy(own_MD) / bias.sigmoid()[:, None]
-            self.model.own.copy_(own)
-            self.model.together.copy_(torch.from_numpy(together))
+            self.model.weight.copy_(1 / bias.sigmoid())
 
-    def _supervise(self) -> None:
-        """Fits the evidence on top of the tree's log-odds."""
+    def _weigh(self) -> None:
+        """Fits the network, on balanced batches, from the plain sum on."""
         labels = self.y[self.train]
         ones, zeros = self.train[labels == 1], self.train[labels == 0]
         prior = len(ones) / len(self.train)
         drawn = min(max(prior, self.balance), 1 - self.balance)
         take = round(drawn * self.batch)
         drawn = take / self.batch
-        shift = float(np.log(drawn / (1 - drawn)) - np.log(prior / (1 - prior)))
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, weight in self.model.named_parameters():
-            word = name.split(".")[0]
-            rate = self.rates.get(word, self.rates["rest"])
-            groups.setdefault(rate, []).append(weight)
+        prior_logit = float(np.log(prior / (1 - prior)))
+        shift = float(np.log(drawn / (1 - drawn))) - prior_logit
         optimizer = torch.optim.AdamW(
-            [
-                {"params": weights, "lr": rate, "weight_decay": self.decay}
-                for rate, weights in groups.items()
-            ]
+            self.model.parameters(), lr=self.rate, weight_decay=self.decay
         )
         mean = copy.deepcopy(self.model)
         best, bad = float("inf"), 0
@@ -253,25 +236,11 @@ class _Fit:
                 self.progress("fit", step / self.steps)
                 if bad > self.patience or self._spent(0.95):
                     break
-            rows = torch.cat(
-                (
-                    ones[torch.randint(len(ones), (take,), generator=self.draw)],
-                    zeros[
-                        torch.randint(
-                            len(zeros), (self.batch - take,), generator=self.draw
-                        )
-                    ],
-                )
-            )
-            keep = torch.rand(self.mask[rows].shape, generator=self.draw)
-            mask = self.mask[rows] & (keep >= self.config.modality_dropout)
-            self.model.train()
-            out = self.model(self.x[rows], mask, self.tree_logit[rows])
-            loss_now = nn.functional.binary_cross_entropy_with_logits(
-                out.logit + shift, self.y[rows]
-            )
+            rows = torch.cat((self._draw(ones, take), self._draw(zeros, len(zeros))))
+            rows = rows[: self.batch]
             optimizer.zero_grad()
-            loss_now.backward()
+            self._loss(rows, prior_logit, shift).backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             optimizer.step()
             with torch.no_grad():
                 for kept, new in zip(
@@ -280,12 +249,44 @@ class _Fit:
                     kept.lerp_(new, 1 - self.average)
         self.model.load_state_dict(best_state)
 
+    def _draw(self, rows: Tensor, count: int) -> Tensor:
+        count = min(count, self.batch)
+        return rows[torch.randint(len(rows), (count,), generator=self.draw)]
+
+    def _loss(self, rows: Tensor, prior_logit: float, shift: float) -> Tensor:
+        """Of cases some of whose modalities are hidden, now and then the tree too."""
+        there = self.mask[rows]
+        keep = torch.rand(there.shape, generator=self.draw)
+        mask = there & (keep >= self.config.modality_dropout)
+        treeless = torch.rand(len(rows), generator=self.draw) < self.no_tree
+        mask[:, 0] = there[:, 0] & ~treeless
+        base = torch.where(treeless, prior_logit, self.tree_logit[rows])
+        self.model.train()
+        readings = self.readings[rows]
+        out = self.model(self.x[rows], mask, base, readings)
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            out.logit + shift, self.y[rows]
+        )
+        # what was hidden is known here: the others learn to expect it
+        hidden = self.model.tokens_there(there) & ~self.model.tokens_there(mask)
+        known = self.model.evidence(readings)
+        missed = ((out.guess - known) ** 2)[hidden]
+        return loss + self.guess_part * missed.sum() / max(1, hidden.sum())
+
+    def _spent(self, part: float) -> bool:
+        return time.monotonic() - self.start > part * self.budget_s
+
     def _held_out(self, model: FusionModel) -> float:
         model.eval()
         total = 0.0
         with torch.inference_mode():
             for rows in self.held.split(4096):
-                out = model(self.x[rows], self.mask[rows], self.tree_logit[rows])
+                out = model(
+                    self.x[rows],
+                    self.mask[rows],
+                    self.tree_logit[rows],
+                    self.readings[rows],
+                )
                 total += float(
                     nn.functional.binary_cross_entropy_with_logits(
                         out.logit, self.y[rows], reduction="sum"

@@ -128,6 +128,7 @@ def _alone() -> dict[str, pa.Array]:
         "modality": _block(name, pa.string()),
         "modalities": _block((name,), pa.list_(pa.string())),
         **{f"gate_{m}": _block(float(m == name), pa.float32()) for m in MODALITIES},
+        "evidence": _block([], pa.list_(pa.float32())),
     }
 
 
@@ -169,7 +170,17 @@ def _together(given: Undecided, scored: Scored) -> dict[str, pa.Array]:
             pa.array(offsets), names.take(pa.array(there))
         ),
         **{f"gate_{m}": pa.array(gates[i]) for i, m in enumerate(MODALITIES)},
+        "evidence": _evidence(given, scored),
     }
+
+
+def _evidence(given: Undecided, scored: Scored) -> pa.ListArray:
+    """What each token said, of the cases that have media."""
+    media = given.mask.sum(axis=1) > given.mask[:, TABULAR]
+    offsets = np.zeros(len(given) + 1, dtype=np.int32)
+    np.cumsum(media * scored.said.shape[1], out=offsets[1:])
+    said = np.ascontiguousarray(scored.said[media]).round(4)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(said.reshape(-1)))
 
 
 def _features(

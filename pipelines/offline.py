@@ -5,14 +5,13 @@ Legend: `N` cases, `M` modalities, `D` shared width, `F` features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from automl.arrival import backfill
@@ -27,6 +26,8 @@ from encoders.base import Encoder, PayloadError
 from pipelines.operators.read import now_ms
 
 FRAME_ROWS = 4096
+#: A value of the stream is at most some three times as large.
+FRAME_BYTES = 5 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -51,6 +52,25 @@ class Joined:
     items: dict[str, list[Any]]
     dead: list[DeadLetter]
 
+    def take(self, rows: NDArray[np.intp]) -> Joined:
+        """Some of the cases, in the order given; all decoded items stay."""
+        item = self.item[rows]
+        item[:, MODALITIES.index("tabular")] = np.arange(len(rows))
+        return replace(
+            self,
+            case_id=[self.case_id[row] for row in rows],
+            event_id=[self.event_id[row] for row in rows],
+            event_time_ms=self.event_time_ms[rows],
+            features=self.features[rows],
+            item=item,
+        )
+
+    def between(self, since: str | None, until: str | None) -> Joined:
+        """The cases of the days from `since` up to, not with, `until`."""
+        start_ms, stop_ms = day_bounds(since, until)
+        times = self.event_time_ms
+        return self.take(np.flatnonzero((times >= start_ms) & (times < stop_ms)))
+
     @property
     def mask(self) -> NDArray[np.bool_]:
         """Bool (N, M), which modalities a case has."""
@@ -70,13 +90,24 @@ def read_rows(
     )
     parts: list[EventRows] = []
     dead: list[DeadLetter] = []
-    for number, batch in enumerate(table.to_batches(max_chunksize=FRAME_ROWS)):
+    for number, batch in enumerate(_frames(table)):
         place = Place(topic=f"{modality}.parquet", partition=0, offset=number)
         rows, letters = reader.read(encode_frame(batch), place)
         dead += letters
         if rows is not None:
             parts.append(rows)
     return (concat_rows(parts) if parts else None), dead
+
+
+def _frames(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of a size that the stream takes as one value."""
+    per_row = table.nbytes / max(1, table.num_rows)
+    rows = max(1, min(FRAME_ROWS, int(FRAME_BYTES / max(1.0, per_row))))
+    for batch in table.to_batches(max_chunksize=rows):
+        # rows differ in size: of a batch that is still too large each goes alone
+        step = batch.num_rows if batch.nbytes <= 2 * FRAME_BYTES else 1
+        for at in range(0, batch.num_rows, step):
+            yield batch.slice(at, step)
 
 
 def backfill_rows(
@@ -185,17 +216,18 @@ def embed(
         if modality not in encoders:
             continue
         encoder = encoders[modality]
-        items = joined.items.get(modality, [])
+        there = joined.item[:, column] >= 0
+        wanted, back = np.unique(joined.item[there, column], return_inverse=True)
         if modality == "tabular":
             items = [encoder.decode(row) for row in joined.features]
+        else:
+            items = [joined.items[modality][number] for number in wanted]
         parts = [
             encoder.encode(items[at : at + batch_rows])
             for at in range(0, len(items), batch_rows)
         ]
         if parts:
-            there = joined.item[:, column] >= 0
-            vectors = np.concatenate(parts)
-            out[there, column] = vectors[joined.item[there, column]]
+            out[there, column] = np.concatenate(parts)[back]
     return out
 
 
@@ -212,22 +244,6 @@ def labels_of(archive: Archive, case_id: list[str]) -> NDArray[np.int64]:
     )
     found = (known.get(case) for case in case_id)
     return np.array([-1 if one is None else one for one in found], dtype=np.int64)
-
-
-def between(archive: Archive, since: str | None, until: str | None) -> Archive:
-    """The events of the days from `since` up to, not with, `until` (2026-01-31).
-
-    Events without a time stay: they are bad events, of no day in particular.
-    """
-    if since is None and until is None:
-        return archive
-    start_ms, stop_ms = day_bounds(since, until)
-    tables: dict[Any, pa.Table] = {}
-    for modality, table in archive.tables.items():
-        times = table.column("event_time").cast(pa.int64())
-        kept = pc.and_(pc.greater_equal(times, start_ms), pc.less(times, stop_ms))
-        tables[modality] = table.filter(pc.fill_null(kept, True))
-    return Archive(tables=tables, labels=archive.labels)
 
 
 def day_bounds(since: str | None, until: str | None) -> tuple[int, int]:

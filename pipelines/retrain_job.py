@@ -33,6 +33,7 @@ from connectors.kafka import Producer, Reader, Value
 from connectors.labels import read_labels
 from connectors.schemas import dead_letters_frame, rows_of_list
 from pipelines.fitted_rows import FittedRows
+from pipelines.followed_trust import FollowedTrust
 from pipelines.publish import publish
 from pipelines.scorer import TREE_FILE
 from pipelines.stream_span import TOPICS as SPAN_TOPICS
@@ -87,6 +88,7 @@ class Retrainer:
         self._rows: dict[str, tuple[int, NDArray[np.float64]]] = {}
         self._labels: dict[str, int] = {}
         self._last_score: dict[str, tuple[float, int]] = {}
+        self._trust = FollowedTrust(self._registry, config.name)
         self._trees: dict[int, TreeCandidate] = {}
         self._next_at = config.first_labels
 
@@ -102,6 +104,7 @@ class Retrainer:
         if topic == "labels":
             labels, letters = read_labels(value.value, value.place)
             self._labels |= {one.case_id: one.label for one in labels}
+            self._trust.take_labels(labels)
             return [dead_letters_frame([letter]) for letter in letters]
         try:
             batch = decode_frame(value.value or b"")
@@ -109,6 +112,7 @@ class Retrainer:
             logger.error("read %s: %s", value.place, error)
             return []
         if topic == "decisions":
+            self._trust.take_decisions(batch)
             for row in batch.select(["case_id", "score", "model_version"]).to_pylist():
                 self._last_score[row["case_id"]] = (row["score"], row["model_version"])
             return []
@@ -147,6 +151,10 @@ class Retrainer:
             return None, verdict
         score = 1.0 / (1.0 + np.exp(-new))
         return self._store(champion, tree, learnt, score, times[cut:], verdict), verdict
+
+    def follow_trust(self) -> ModelVersion | None:
+        """The champion with other weights of its modalities, when labels ask for it."""
+        return self._trust.next_version()
 
     def _evidence(
         self, cases: list[str], x: NDArray[np.float64]
@@ -241,6 +249,9 @@ def run(config: RetrainConfig, stop: threading.Event) -> None:
                 for frame in retrainer.take(value):
                     topic = f"{config.prefix}dead-letters"
                     producer.send(topic, frame, key="labels")
+            turned = retrainer.follow_trust()
+            if turned is not None:
+                publish(registry, turned, config.bootstrap, prefix=config.prefix)
             version, verdict = retrainer.try_challenger()
             if version is None or verdict is None:
                 continue

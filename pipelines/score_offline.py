@@ -15,7 +15,7 @@ from connectors.records import DeadLetter
 from connectors.schemas import DECISIONS
 from encoders import load_encoders
 from pipelines.decide import decision_batch
-from pipelines.offline import Joined, day_bounds, embed, join
+from pipelines.offline import Joined, embed, join
 from pipelines.operators.assemble import TABULAR
 from pipelines.operators.undecided import Undecided
 from pipelines.scorer import ENCODERS_FOLDER, Scorer
@@ -33,14 +33,12 @@ def score_archive(
     """
     scorer = Scorer.load(model_folder)
     encoders = load_encoders(model_folder / ENCODERS_FOLDER)
-    joined = join(TaskSpec.from_json(scorer.manifest.task), archive, encoders)
+    spec = TaskSpec.from_json(scorer.manifest.task)
+    joined = join(spec, archive, encoders).between(since, until)
     vectors = embed(joined, encoders)
-    start_ms, stop_ms = day_bounds(since, until)
-    times = joined.event_time_ms
-    chosen = np.flatnonzero((times >= start_ms) & (times < stop_ms))
     batches: list[pa.RecordBatch] = []
-    for at in range(0, len(chosen), BATCH_ROWS):
-        rows = chosen[at : at + BATCH_ROWS]
+    for at in range(0, len(joined.case_id), BATCH_ROWS):
+        rows = np.arange(at, min(at + BATCH_ROWS, len(joined.case_id)))
         given = _undecided(joined, vectors, rows)
         scored = scorer.score(given.x, given.vectors, given.mask)
         told = np.flatnonzero(scored.alert).tolist()

@@ -40,6 +40,8 @@ class Scored:
         vectors: float32 (B, M, D), the inputs, the tabular one filled in beside media;
             None when no case has any.
         tree_logit: float64 (B,), the tabular part's log-odds.
+        said: float32 (B, T), log-odds that each modality, then each pair of them adds
+            where it is fully relied on; (B, 0) when no case has media.
     """
 
     score: NDArray[np.float64]
@@ -48,6 +50,7 @@ class Scored:
     fused: NDArray[np.float32]
     vectors: NDArray[np.float32] | None
     tree_logit: NDArray[np.float64]
+    said: NDArray[np.float32]
 
 
 class Scorer:
@@ -89,7 +92,7 @@ class Scorer:
                 f"manifest names {len(manifest.features)}"
             )
             raise ArtefactError(msg)
-        found = cls(manifest, tree, FusionScorer(fusion), tabular)
+        found = cls(manifest, tree, FusionScorer(fusion, manifest.reliability), tabular)
         shape = (1, len(MODALITIES))
         found.score(
             np.zeros((1, len(manifest.features))),
@@ -124,13 +127,14 @@ class Scorer:
                 logit[there] = self.tree.predict_logit(features[there])
         tree_logit = logit
         gates = mask.astype(np.float32)
-        fused = np.zeros((len(mask), 0), dtype=np.float32)
+        fused = said = np.zeros((len(mask), 0), dtype=np.float32)
         if vectors is not None:
             logit = tree_logit.copy()
             vectors = vectors.copy()
             fused = np.zeros((len(mask), vectors.shape[2]), dtype=np.float32)
+            said = np.zeros((len(mask), self.fusion.tokens), dtype=np.float32)
             media = mask.sum(axis=1) > there
-            self._fuse(features, vectors, mask, media, logit, gates, fused)
+            self._fuse(features, vectors, mask, media, (logit, gates, fused, said))
         # six digits: the same in a batch of one and in a batch of many
         score = (1.0 / (1.0 + np.exp(-logit))).round(6)
         return Scored(
@@ -140,6 +144,7 @@ class Scorer:
             fused=fused,
             vectors=vectors,
             tree_logit=tree_logit,
+            said=said,
         )
 
     def _fuse(
@@ -148,19 +153,21 @@ class Scorer:
         vectors: NDArray[np.float32],
         mask: NDArray[np.bool_],
         media: NDArray[np.bool_],
-        logit: NDArray[np.float64],
-        gates: NDArray[np.float32],
-        fused: NDArray[np.float32],
+        out: tuple[NDArray[Any], ...],
     ) -> None:
-        """Writes what the media of some cases add, and their tabular embeddings."""
+        """Writes what the media of some cases add, and their tabular embeddings.
+
+        `out` is written in the order of `fusion.model.Fused`; its first holds the
+        log-odds of the trees.
+        """
         if not media.any():
             return
         both = media & mask[:, TABULAR]
         decoded = [self.tabular.decode(row) for row in features[both]]
         vectors[both, TABULAR] = self.tabular.encode(decoded)
-        logit[media], gates[media], fused[media] = self.fusion.score(
-            vectors[media], mask[media], logit[media]
-        )
+        found = self.fusion.score(vectors[media], mask[media], out[0][media])
+        for whole, part in zip(out, found, strict=True):
+            whole[media] = part
 
     def reasons(
         self,
@@ -174,12 +181,15 @@ class Scorer:
             return []
         some = mask[rows]
         deltas = np.zeros(some.shape)
+        agreed = [dict[str, tuple[float, float]]() for _ in rows]
         media = np.flatnonzero(some.sum(axis=1) > some[:, TABULAR])
         if len(media) and scored.vectors is not None:
             fused = np.asarray(rows)[media]
             deltas[media] = self.fusion.leave_one_out(
                 scored.vectors[fused], some[media], scored.tree_logit[fused]
             )
+            cosines = self.fusion.agreement(scored.vectors[fused], some[media])
+            self._agreed(agreed, media, cosines, scored.said[fused])
         parts = self.tree.contributions(features[rows])
         parts[~some[:, TABULAR]] = 0.0
         # four digits: the same in a batch of one and in a batch of many
@@ -194,6 +204,24 @@ class Scorer:
                     for j, m in enumerate(MODALITIES)
                     if some[i, j]
                 },
+                agreed[i],
             )
             for i, row in enumerate(rows)
         ]
+
+    def _agreed(
+        self,
+        agreed: list[dict[str, tuple[float, float]]],
+        media: NDArray[np.intp],
+        cosines: NDArray[np.float32],
+        said: NDArray[np.float32],
+    ) -> None:
+        """Writes the cosine of each pair that says something, and what it says."""
+        names = self.fusion.config.tokens[len(MODALITIES) :]
+        effects = said[:, len(MODALITIES) :]
+        for row, pair in np.argwhere(effects):
+            value, effect = cosines[row, pair], effects[row, pair]
+            agreed[media[row]][names[pair]] = (
+                round(float(value), 4),
+                round(float(effect), 4),
+            )

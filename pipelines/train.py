@@ -42,18 +42,18 @@ class TrainConfig:
 
     Attributes:
         seed: of every random choice.
-        fit_share: part of the labelled cases, earliest first, that is learnt from;
-            the rest, later in time, judges and sets the threshold.
-        align_budget_s: wall clock for the encoders.
-        fusion_budget_s: wall clock for the fusion.
+        fit_share: part of the labelled cases, earliest first, that the encoders learn
+            from; the rest, later in time, judges and sets the threshold.
+        align_budget_s: most wall clock for the encoders.
+        fusion_budget_s: most wall clock for the fusion.
         width: D, width of every embedding.
         trees: how the boosted trees grow.
     """
 
     seed: int = 0
     fit_share: float = 0.75
-    align_budget_s: float = 60.0
-    fusion_budget_s: float = 30.0
+    align_budget_s: float = 600.0
+    fusion_budget_s: float = 120.0
     width: int = 128
     trees: TreeConfig = field(default_factory=TreeConfig)
 
@@ -64,14 +64,27 @@ def train(
     name: str,
     registry: Registry,
     *,
+    since: str | None = None,
+    until: str | None = None,
     config: TrainConfig | None = None,
     say: Say | None = None,
 ) -> ModelVersion:
     """Fit a model on the labelled cases of an archive, judge it forward in time, store.
 
-    A task without media gets the trees alone, and a fusion that was taught nothing:
-    no case of it ever reaches one. The new version is not promoted; that is the
-    caller's choice.
+    Encoders learn from the earlier cases. Trees and fusion are fitted on those, judged
+    on the later ones, and then fitted again on all. A task without media gets the trees
+    alone, and a fusion that was taught nothing: no case of it ever reaches one. The new
+    version is not promoted; that is the caller's choice.
+
+    Args:
+        archive: events and labels.
+        task: a task file, or what is in one.
+        name: of the model.
+        registry: where it is stored.
+        since: day of the first case that is learnt from; windows reach back before it.
+        until: day before which the last of them lies.
+        config: how to fit.
+        say: told one line per step.
 
     Raises:
         TaskError: the task does not fit the archive.
@@ -83,46 +96,33 @@ def train(
     if "tabular" in archive.tables:
         spec = spec.resolve(column_kinds(archive.tables["tabular"]))
     encoders = _encoders(spec, config)
-    joined = join(spec, archive, encoders)
+    joined = join(spec, archive, encoders).between(since, until)
     y = labels_of(archive, joined.case_id)
     say(
         f"read {len(y)} cases, {int((y == 1).sum())} of {int((y >= 0).sum())} "
         f"labelled ones are positive; {len(joined.dead)} events cannot be used"
     )
-    labelled = np.flatnonzero(y >= 0)
-    fit, later = np.split(labelled, [int(len(labelled) * config.fit_share)])
+    joined, y = joined.take(np.flatnonzero(y >= 0)), y[y >= 0]
+    fit = np.arange(int(len(y) * config.fit_share))
+    later = np.arange(len(fit), len(y))
     _check_classes(y, fit, later)
-
-    x = joined.features
-    tree = TreeCandidate.fit(x[fit], y[fit], seed=config.seed, config=config.trees)
-    tree_logit = tree.predict_logit(x[later])
-    encoders["tabular"].fit_scaling(x[fit])
-    logit: NDArray[np.floating[Any]]
-    if spec.modalities:
-        _align(encoders, joined, y, fit, config, say)
-        vectors = embed(joined, encoders)
-        say("encoded every distinct payload once")
-        fusion = _fuse(vectors, joined, y, fit, config)
-        logit, _, _ = FusionScorer(fusion).score(
-            vectors[later], joined.mask[later], tree_logit
-        )
-    else:
-        encoders["tabular"].seal()
-        fusion = untaught_fusion(_shape(config), seed=config.seed)
-        logit = tree_logit
-    score = 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
+    vectors = _learn(encoders, joined, y, fit, config, say)
+    judged = _Fitted.on(joined, y, vectors, fit, config)
+    tree_logit, logit = judged.logits(joined, vectors, later)
+    score = 1.0 / (1.0 + np.exp(-logit))
     metrics = _metrics(y[later], tree_logit, score, fit)
     say(
         f"judged on {len(later)} later cases: AUC {metrics['auc']:.3f} "
         f"(tabular alone {metrics['auc_tabular']:.3f}), "
         f"average precision {metrics['average_precision']:.3f}"
     )
-    share = float(y[fit].mean())
+    whole = _Fitted.on(joined, y, vectors, np.arange(len(y)), config)
+    share = float(y.mean())
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder)
-        tree.save(stage / TREE_FILE)
-        FittedRows(x[fit], y[fit], joined.event_time_ms[fit]).write(stage)
-        save_fusion(fusion, stage / FUSION_FOLDER)
+        whole.tree.save(stage / TREE_FILE)
+        FittedRows(joined.features, y, joined.event_time_ms).write(stage)
+        save_fusion(whole.fusion, stage / FUSION_FOLDER)
         save_encoders(encoders, stage / ENCODERS_FOLDER)
         return registry.save(
             name,
@@ -140,6 +140,89 @@ def train(
             metrics=metrics,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """Trees and a fusion on top of what trees say of rows they never saw."""
+
+    tree: TreeCandidate
+    fusion: FusionModel
+
+    @classmethod
+    def on(
+        cls,
+        joined: Joined,
+        y: NDArray[np.int64],
+        vectors: NDArray[np.float32] | None,
+        rows: NDArray[np.intp],
+        config: TrainConfig,
+    ) -> _Fitted:
+        """Both, fitted on some of the cases; no vectors, no media."""
+        x, y = joined.features[rows], y[rows]
+        shape = FusionConfig(modalities=MODALITIES, width=config.width)
+        tree = TreeCandidate.fit(x, y, seed=config.seed, config=config.trees)
+        if vectors is None:
+            return cls(tree, untaught_fusion(shape, seed=config.seed))
+        fusion = fit_fusion(
+            vectors[rows],
+            joined.mask[rows],
+            y,
+            TreeCandidate.fit_out_of_fold(x, y, seed=config.seed, config=config.trees),
+            config=shape,
+            seed=config.seed,
+            budget_s=config.fusion_budget_s,
+        )
+        return cls(tree, fusion)
+
+    def logits(
+        self,
+        joined: Joined,
+        vectors: NDArray[np.float32] | None,
+        rows: NDArray[np.intp],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Log-odds of some cases: of the trees alone, and of all there is."""
+        tree_logit = self.tree.predict_logit(joined.features[rows])
+        if vectors is None:
+            return tree_logit, tree_logit
+        found = FusionScorer(self.fusion).score(
+            vectors[rows], joined.mask[rows], tree_logit
+        )
+        return tree_logit, found.logit.astype(np.float64)
+
+
+def _learn(
+    encoders: Mapping[str, Any],
+    joined: Joined,
+    y: NDArray[np.int64],
+    fit: NDArray[np.intp],
+    config: TrainConfig,
+    say: Say,
+) -> NDArray[np.float32] | None:
+    """Trains the encoders; gives vectors of all cases, or None without media."""
+    encoders["tabular"].fit_scaling(joined.features[fit])
+    if len(encoders) == 1:
+        encoders["tabular"].seal()
+        return None
+    for modality, encoder in encoders.items():
+        if modality != "tabular":
+            item = joined.item[fit, MODALITIES.index(modality)]
+            seen = np.unique(item[item >= 0])
+            encoder.fit_items([joined.items[modality][i] for i in seen])
+    rows = [encoders["tabular"].decode(row) for row in joined.features]
+    report = fit_encoders(
+        encoders,
+        {"tabular": rows, **joined.items},
+        joined.item[fit],
+        y[fit],
+        seed=config.seed,
+        budget_s=config.align_budget_s,
+        progress=lambda share, line: say(line),
+    )
+    say(f"encoders trained in {report.seconds:.0f} s, {report.steps} steps")
+    vectors = embed(joined, encoders)
+    say("encoded every distinct payload once")
+    return vectors
 
 
 def _encoders(spec: TaskSpec, config: TrainConfig) -> dict[str, Any]:
@@ -171,53 +254,6 @@ def _check_classes(
                 f"and {held[0]} negative ones; at least 2 of each are needed"
             )
             raise ValueError(msg)
-
-
-def _shape(config: TrainConfig) -> FusionConfig:
-    return FusionConfig(modalities=MODALITIES, width=config.width)
-
-
-def _fuse(
-    vectors: NDArray[np.float32],
-    joined: Joined,
-    y: NDArray[np.int64],
-    fit: NDArray[np.intp],
-    config: TrainConfig,
-) -> FusionModel:
-    """The fusion on top of what trees say of rows they never saw."""
-    oof = TreeCandidate.fit_out_of_fold(
-        joined.features[fit], y[fit], seed=config.seed, config=config.trees
-    )
-    return fit_fusion(
-        vectors[fit],
-        joined.mask[fit],
-        y[fit],
-        oof,
-        config=_shape(config),
-        seed=config.seed,
-        budget_s=config.fusion_budget_s,
-    )
-
-
-def _align(
-    encoders: Mapping[str, Any],
-    joined: Joined,
-    y: NDArray[np.int64],
-    fit: NDArray[np.intp],
-    config: TrainConfig,
-    say: Say,
-) -> None:
-    rows = [encoders["tabular"].decode(row) for row in joined.features]
-    report = fit_encoders(
-        encoders,
-        {"tabular": rows, **joined.items},
-        joined.item[fit],
-        y[fit],
-        seed=config.seed,
-        budget_s=config.align_budget_s,
-        progress=lambda share, line: say(line),
-    )
-    say(f"encoders trained in {report.seconds:.0f} s, {report.steps} steps")
 
 
 def _metrics(

@@ -16,16 +16,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", type=Path, required=True, help="task file (JSON)")
     parser.add_argument("--name", required=True, help="name of the model")
     parser.add_argument(
-        "--from", dest="since", metavar="D", help="first day to learn from, 2026-01-31"
+        "--from",
+        dest="since",
+        metavar="D",
+        help="first day learnt from, 2026-01-31; windows reach back before it",
     )
     parser.add_argument("--until", metavar="D", help="day to stop before")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice")
     parser.add_argument(
         "--budget",
         type=float,
-        default=90.0,
+        default=720.0,
         metavar="S",
-        help="seconds for encoders and fusion together (default: %(default)s)",
+        help="most seconds for encoders and fusion together (default: %(default)s)",
     )
 
 
@@ -34,17 +37,24 @@ def run(args: argparse.Namespace) -> int:
     from connectors.archive import read_archive
     from pipelines.commands.models import registry_of
     from pipelines.commands.progress import say
-    from pipelines.offline import between
     from pipelines.train import TrainConfig, train
 
     registry = registry_of(args.home)
     config = TrainConfig(
         seed=args.seed,
-        align_budget_s=args.budget * 2 / 3,
-        fusion_budget_s=args.budget / 3,
+        align_budget_s=args.budget * 5 / 6,
+        fusion_budget_s=args.budget / 6,
     )
-    archive = between(read_archive(args.archive), args.since, args.until)
-    version = train(archive, args.task, args.name, registry, config=config, say=say)
+    version = train(
+        read_archive(args.archive),
+        args.task,
+        args.name,
+        registry,
+        since=args.since,
+        until=args.until,
+        config=config,
+        say=say,
+    )
     if registry.champion(args.name) is None:
         registry.promote(args.name, version.version)
     if args.json:

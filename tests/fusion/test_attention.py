@@ -1,6 +1,7 @@
 import torch
 
-from fusion.attention import Agreement, GatedCrossAttention, pairs_of, unit
+from fusion.attention import GatedCrossAttention, agreement, unit
+from fusion.config import pairs_of
 
 
 def block() -> GatedCrossAttention:
@@ -59,19 +60,13 @@ def test_a_modality_alone_hears_nothing_and_nothing_turns_into_nan() -> None:
     assert torch.allclose(out[:1, :1], own, atol=1e-6)
 
 
-def test_agreement_is_the_cosine_of_projected_pairs() -> None:
+def test_agreement_is_the_cosine_of_every_pair() -> None:
     x = torch.tensor([[[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]]])
-    meet = torch.eye(2).repeat(2, 3, 1, 1)
-    cosine, both = Agreement(3)(x, torch.ones(1, 3, dtype=torch.bool), meet)
     # pairs (0, 1), (0, 2), (1, 2): 45, 90 and 45 degrees
-    assert torch.allclose(cosine, torch.tensor([[0.70711, 0.0, 0.70711]]), atol=1e-4)
-    assert both.all()
+    expected = torch.tensor([[0.70711, 0.0, 0.70711]])
+    assert torch.allclose(agreement(x), expected, atol=1e-4)
 
 
-def test_agreement_is_zero_and_masked_where_either_is_missing() -> None:
-    x = torch.ones(1, 3, 2)
-    meet = torch.eye(2).repeat(2, 3, 1, 1)
-    cosine, both = Agreement(3)(x, torch.tensor([[True, False, True]]), meet)
-    assert cosine[0, 0].item() == cosine[0, 2].item() == 0.0
-    assert abs(cosine[0, 1].item() - 1) < 1e-6
-    assert both.tolist() == [[False, True, False]]
+def test_agreement_with_nothing_is_zero() -> None:
+    x = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]]])
+    assert torch.allclose(agreement(x), torch.tensor([[0.0, 1.0, 0.0]]), atol=1e-6)

@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fusion.model import FusionConfig, FusionScorer
 from tests.fusion.small_model import model
@@ -20,7 +21,7 @@ def test_without_media_the_logit_is_the_trees() -> None:
     x, _, tree = cases()
     mask = np.zeros((6, 4), bool)
     mask[:3, 0] = True
-    logit, _, _ = FusionScorer(model()).score(x, mask, tree)
+    logit, *_ = FusionScorer(model()).score(x, mask, tree)
     assert logit.tolist() == tree.tolist()
 
 
@@ -29,13 +30,13 @@ def test_one_of_the_media_adds_evidence(place: int) -> None:
     x, _, tree = cases()
     mask = np.zeros((6, 4), bool)
     mask[:, place] = True
-    logit, _, _ = FusionScorer(model()).score(x, mask, tree)
+    logit, *_ = FusionScorer(model()).score(x, mask, tree)
     assert (np.abs(logit - tree) > 1e-3).all()
 
 
 def test_gates_are_zero_for_the_absent_only() -> None:
     x, mask, tree = cases()
-    _, gates, _ = FusionScorer(model()).score(x, mask, tree)
+    _, gates, *_ = FusionScorer(model()).score(x, mask, tree)
     assert (gates[~mask] == 0).all()
     assert (gates[mask] > 0).all()
     assert (gates <= 1).all()
@@ -54,7 +55,7 @@ def test_what_lies_in_an_absent_slot_changes_nothing(junk: float) -> None:
 def test_fused_rows_have_unit_length_and_nothing_gives_zeros() -> None:
     x, mask, tree = cases()
     mask[5], mask[4] = False, [False, False, True, False]
-    logit, gates, fused = FusionScorer(model()).score(x, mask, tree)
+    logit, gates, fused, _ = FusionScorer(model()).score(x, mask, tree)
     assert np.allclose(np.linalg.norm(fused[:5], axis=1), 1, atol=1e-5)
     assert (fused[5] == 0).all()
     assert (gates[5] == 0).all()
@@ -81,7 +82,7 @@ def test_a_row_scores_the_same_alone_and_in_a_batch() -> None:
 
 def test_an_empty_batch_gives_empty_arrays() -> None:
     x, mask, tree = cases()
-    logit, gates, fused = FusionScorer(model()).score(x[:0], mask[:0], tree[:0])
+    logit, gates, fused, _ = FusionScorer(model()).score(x[:0], mask[:0], tree[:0])
     assert (logit.shape, gates.shape, fused.shape) == ((0,), (0, 4), (0, 16))
     deltas = FusionScorer(model()).leave_one_out(x[:0], mask[:0], tree[:0])
     assert deltas.shape == (0, 4)
@@ -101,6 +102,40 @@ def test_leave_one_out_is_the_logit_with_less_the_logit_without() -> None:
     assert np.abs(deltas[0]).min() > 1e-4
 
 
+def test_what_is_not_relied_on_says_less_and_its_gate_falls() -> None:
+    x, mask, tree = cases()
+    mask[:] = [True, True, False, False]
+    whole = FusionScorer(model()).score(x, mask, tree)
+    half = FusionScorer(model(), {"text": 0.5}).score(x, mask, tree)
+    none = FusionScorer(model(), {"text": 0.0}).score(x, mask, tree)
+    assert np.allclose(none.gates[:, 1], 0)
+    assert np.allclose(none.gates[:, 0] / whole.gates[:, 0], 1, atol=0.5)
+    assert np.abs(none.said - whole.said).max() > 0  # gates hear it no longer
+    assert (half.gates[:, 1] < whole.gates[:, 1]).all()
+    assert not np.allclose(half.logit, whole.logit)
+
+
+def test_what_is_said_and_the_rest_make_up_the_logit() -> None:
+    x, mask, tree = cases()
+    made = model()
+    torch.nn.init.zeros_(made.verdict.weight)
+    torch.nn.init.zeros_(made.trust_guess)
+    out = FusionScorer(made).score(x, mask, tree)
+    media = mask[:, 1:].any(axis=1)
+    expected = tree + np.where(media, out.said[:, 1:].sum(axis=1), 0)
+    assert np.allclose(out.logit, expected, atol=1e-4)
+
+
+def test_tokens_are_named_and_agreement_is_of_pairs() -> None:
+    x, mask, _ = cases()
+    scorer = FusionScorer(model())
+    assert scorer.config.tokens[-1] == "image+audio"
+    cosine = scorer.agreement(x, mask)
+    assert cosine.shape == (6, 6)
+    assert cosine[0, -1] == pytest.approx(x[0, 2] @ x[0, 3], abs=1e-5)
+    assert (cosine[~mask[:, 3], -1] == 0).all()
+
+
 def test_shapes_that_do_not_fit_are_refused() -> None:
     x, mask, tree = cases()
     with pytest.raises(ValueError, match=r"expected \(6, 4, 16\)"):
@@ -110,6 +145,6 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 def test_stacked_blocks_work_as_one_does() -> None:
     x, mask, tree = cases()
     config = FusionConfig(width=16, dim=8, hidden=8, layers=3)
-    logit, gates, _ = FusionScorer(model(config)).score(x, mask, tree)
+    logit, gates, *_ = FusionScorer(model(config)).score(x, mask, tree)
     assert np.isfinite(logit).all()
     assert (gates[~mask] == 0).all()

@@ -73,7 +73,7 @@ def test_weights_of_another_shape_and_missing_files_are_refused(
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     made = model()
     with torch.no_grad():
-        made.own[1, 2] = float("nan")
+        made.line[1, 2] = float("nan")
     save_fusion(made, tmp_path)
-    with pytest.raises(FusionLoadError, match="'own' holds NaN"):
+    with pytest.raises(FusionLoadError, match="'line' holds NaN"):
         load_fusion(tmp_path)

@@ -348,7 +348,8 @@ def registry(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         fusion = FusionModel(FusionConfig(width=WIDTH, dim=8, hidden=8))
-        torch.nn.init.normal_(fusion.own)
+        torch.nn.init.normal_(fusion.line)
+        fusion.curve[:4] = torch.tensor([-12.0, 24.0, 8.0, 0.0])
     draw = np.random.default_rng(0)
     x = draw.uniform(0, 100, (200, len(names)))
     y = (x[:, 0] > 50).astype(int)

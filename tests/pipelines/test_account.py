@@ -26,6 +26,7 @@ def decision(case, revision, *, event=None, score=0.5, decided_ms=9, **changes):
         "model_version": 1,
         "modalities": ["tabular"],
         **{f"gate_{m}": 0.0 for m in MODALITIES},
+        "evidence": [],
         "reasons": "[]",
         "event_time": 1,
         "created_ms": 0,

@@ -41,6 +41,7 @@ def scored_as(*scores):
         fused=np.eye(rows, WIDTH, dtype=np.float32),
         vectors=np.full((rows, 4, WIDTH), 0.5, np.float32),
         tree_logit=np.zeros(rows),
+        said=np.tile(np.float32([0, 2, 0, 0, 0, 0, 0, 0, 0, 0]), (rows, 1)),
     )
 
 
@@ -88,6 +89,7 @@ def test_a_decision_is_one_row_with_all_it_rests_on(manifest, pending):
         ["tabular", "text"],
     ]
     assert [r["gate_text"] for r in rows] == [0.25] * 3
+    assert [r["evidence"] for r in rows] == [[], [], [0, 2] + 8 * [0]]
     assert [json.loads(r["reasons"]) for r in rows] == [[], reasons[1], []]
     assert [r["created_ms"] for r in rows] == [7, 0, 9]
     assert {r["decided_at"].timestamp() for r in rows} == {DECIDED_MS / 1000}

@@ -129,6 +129,7 @@ def decisions(score):
         "model_version": 1,
         "modalities": ["tabular", "text"],
         **{f"gate_{m}": 0.0 for m in MODALITIES},
+        "evidence": [],
         "reasons": "[]",
         "created_ms": 0,
     }

@@ -95,7 +95,7 @@ def test_a_text_adds_what_the_fusion_makes_of_it(archive, model_folder):
         np.array([A])
     )
     fusion = FusionScorer(load_fusion(model_folder / "fusion", width=16))
-    logit, gates, _ = fusion.score(vectors, mask, tree_logit)
+    logit, gates, *_ = fusion.score(vectors, mask, tree_logit)
     a = found.to_pylist()[0]
     assert a["score"] == pytest.approx(sigmoid(logit[0]), abs=1e-5)
     assert a["score"] != pytest.approx(sigmoid(tree_logit[0]), abs=1e-4)

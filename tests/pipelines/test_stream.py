@@ -206,6 +206,7 @@ def decision(one):
         "model_version": 1,
         "modalities": [],
         **{f"gate_{m}": 0.0 for m in MODALITIES},
+        "evidence": [],
         "reasons": "[]",
         "created_ms": 0,
     }

@@ -235,7 +235,7 @@ def test_an_alert_leaves_when_it_changes_and_only_then(
     assert [row[1] for row in out if row[0] == "run.alerts"] == [b"k1"]
 
     # find words that raise and words that lower the score of the fusion's text
-    own = operator._model.scorer.fusion.model.own[1].detach().numpy()
+    own = operator._model.scorer.fusion.model.line[1].numpy()
     down, up = int(np.argmin(own)), int(np.argmax(own))
     still = run(operator, embed((1, "text"), at=up))
     assert still["run.decisions"][0]["alert"] is True
