@@ -22,7 +22,6 @@ SPLITS = ("train", "test")
 _NEEDED = (
     "quad-fraud/{split}_links.parquet",
     "fraud-handbook/transactions.parquet",
-    "fraud-handbook/features.parquet",
     "sms-spam/messages.parquet",
     "av-digits/images.parquet",
     "av-digits/audio.parquet",
@@ -49,7 +48,7 @@ def build_archive(
     split: str,
     cases: int | None = None,
     sample_seed: int | None = None,
-    with_features: bool = False,
+    history: bool = False,
 ) -> Archive:
     """The archive of one split.
 
@@ -58,7 +57,8 @@ def build_archive(
         split: "train" or "test".
         cases: keep so many: the first in time, or a sample when a seed is given.
         sample_seed: draws the sample; its cases keep their order in time.
-        with_features: add the 14 published features as columns of the payments.
+        history: add every payment from the first one to the split's last, with its
+            label; media are of the split's cases alone.
 
     Raises:
         SourceError: a file is missing, or a link points to no item.
@@ -69,57 +69,54 @@ def build_archive(
             msg = f"read {file}: no such file; --data is the folder of data sets"
             raise SourceError(msg)
     links = pq.read_table(data / f"quad-fraud/{split}_links.parquet")
-    payments = _payments(data, links.column("TRANSACTION_ID"), with_features)
+    source = pq.read_table(data / "fraud-handbook/transactions.parquet")
+    ids = links.column("TRANSACTION_ID")
+    payments = _align(source, "TRANSACTION_ID", ids.take(pc.sort_indices(ids)))
     rows = _chosen(payments.num_rows, cases, sample_seed)
     payments = payments.take(pa.array(rows))
     links = _align(links, "TRANSACTION_ID", payments.column("TRANSACTION_ID"))
-    tables: dict[Modality, pa.Table] = {"tabular": _tabular(payments)}
+    all_payments = payments
+    if history:  # a payment's number is its order in time
+        last = pc.max(payments.column("TRANSACTION_ID"))
+        all_payments = source.filter(pc.less_equal(source["TRANSACTION_ID"], last))
+    tables: dict[Modality, pa.Table] = {"tabular": _tabular(all_payments)}
     for modality in MEDIA:
         tables[modality] = _media(data, modality, payments, links)
-    return Archive(tables=tables, labels=_labels(payments))
+    return Archive(tables=tables, labels=_labels(all_payments))
 
 
-def quad_task(*, with_features: bool) -> dict[str, Any]:
-    """The task file that belongs to the archive."""
-    named: list[Any] = ["TX_AMOUNT"]
-    if with_features:
-        named += ["TX_DURING_WEEKEND", "TX_DURING_NIGHT"]
-        for days in (1, 7, 30):
-            named += [
-                f"CUSTOMER_ID_NB_TX_{days}DAY_WINDOW",
-                f"CUSTOMER_ID_AVG_AMOUNT_{days}DAY_WINDOW",
-                f"TERMINAL_ID_NB_TX_{days}DAY_WINDOW",
-                f"TERMINAL_ID_RISK_{days}DAY_WINDOW",
-            ]
-    else:
-        named += ["weekday>=5", "hour<=6"]
-        for days in (1, 7, 30):
-            window = f"{days}d"
-            named += [
-                {
-                    "name": f"customer_count_{window}",
-                    "entity": "customer",
-                    "agg": "count",
-                    "window": window,
-                },
-                {
-                    "name": f"customer_amount_mean_{window}",
-                    "entity": "customer",
-                    "agg": "mean",
-                    "column": "TX_AMOUNT",
-                    "window": window,
-                },
-                {
-                    "name": f"terminal_count_{window}",
-                    "entity": "terminal",
-                    "agg": "count",
-                    "window": window,
-                },
-            ]
+def quad_task() -> dict[str, Any]:
+    """The task file that belongs to the archive.
+
+    Amounts and counts of the customer, frauds of both once their labels are known;
+    a terminal's frauds come in runs of weeks, so its last known label says most.
+    """
+    customer: dict[str, Any] = {"entity": "customer"}
+    terminal: dict[str, Any] = {"entity": "terminal"}
+    amount: dict[str, Any] = {"column": "TX_AMOUNT"}
+    label: dict[str, Any] = {"column": "label", "delay": "7d"}
+    features: list[Any] = ["TX_AMOUNT", "weekday>=5", "hour<=6", "hour", "weekday"]
+
+    def add(of: dict[str, Any], agg: str, windows: str, more: dict[str, Any]) -> None:
+        for window in windows.split():
+            stem = [of["entity"], more.get("column", "").lower(), agg, window]
+            name = "_".join(part for part in stem if part)
+            features.append({"name": name, **of, "agg": agg, "window": window, **more})
+
+    add(customer, "count", "1h 1d 7d 30d", {})
+    for agg in ("mean", "std", "min", "max", "ratio", "zscore"):
+        add(customer, agg, "1d 7d 30d", amount)
+    add(customer, "sum", "1d 7d 30d", label)
+    add(customer, "age", "30d", {})
+    add(terminal, "count", "1d 7d 30d", {})
+    add(terminal, "rate", "1d 7d 14d 30d", label)
+    add(terminal, "sum", "1d 7d 14d 30d", label)
+    add(terminal, "last", "30d", label)
+    add(terminal, "age", "30d", {})
     return {
         "name": "quad-fraud",
         "entities": {"customer": "CUSTOMER_ID", "terminal": "TERMINAL_ID"},
-        "features": named,
+        "features": features,
         "modalities": {"text": {}, "image": {}, "audio": {}},
         "label": {"delay": "7d"},
         "metric": "average_precision",
@@ -138,14 +135,14 @@ def main(argv: list[str] | None = None) -> int:
             split=options.split,
             cases=options.cases,
             sample_seed=options.sample,
-            with_features=options.features,
+            history=options.history,
         )
     except SourceError as error:
         print(f"quad_fraud_archive: {error}", file=sys.stderr)
         return 1
     write_archive(options.out, archive)
-    task = quad_task(with_features=options.features)
-    (options.out / "task.json").write_text(json.dumps(task, indent=2) + "\n")
+    task = json.dumps(quad_task(), indent=2)
+    (options.out / "task.json").write_text(task + "\n")
     counts = {modality: table.num_rows for modality, table in archive.tables.items()}
     print(json.dumps({"out": str(options.out), "events": counts}))
     return 0
@@ -165,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sample", type=int, metavar="SEED", help="keep N drawn over the whole split"
     )
     parser.add_argument(
-        "--features", action="store_true", help="add the 14 published features"
+        "--history", action="store_true", help="add all payments up to the split's end"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     return parser
@@ -188,29 +185,6 @@ def _chosen(
         return np.arange(kept)
     chosen = np.random.default_rng(sample_seed).choice(rows, kept, replace=False)
     return np.asarray(np.sort(chosen), dtype=np.int64)
-
-
-def _payments(data: Path, ids: pa.ChunkedArray, with_features: bool) -> pa.Table:
-    """The split's transactions, in time order."""
-    columns = [
-        "TRANSACTION_ID",
-        "TX_DATETIME",
-        "CUSTOMER_ID",
-        "TERMINAL_ID",
-        "TX_AMOUNT_CENTS",
-        "TX_FRAUD",
-    ]
-    source = pq.read_table(
-        data / "fraud-handbook/transactions.parquet", columns=columns
-    )
-    ordered = ids.take(pc.sort_indices(ids))
-    table = _align(source, "TRANSACTION_ID", ordered)
-    if with_features:
-        published = pq.read_table(data / "fraud-handbook/features.parquet")
-        published = _align(published, "TRANSACTION_ID", ordered)
-        for name in published.column_names[1:]:
-            table = table.append_column(name, published.column(name))
-    return table
 
 
 def _align(table: pa.Table, key: str, wanted: pa.ChunkedArray) -> pa.Table:
@@ -240,8 +214,6 @@ def _tabular(payments: pa.Table) -> pa.Table:
         "TERMINAL_ID": payments.column("TERMINAL_ID").cast(pa.string()),
         "TX_AMOUNT": pc.divide(cents, 100.0),
     }
-    for name in payments.column_names[6:]:
-        columns[name] = payments.column(name).cast(pa.float64())
     return pa.table(columns)
 
 

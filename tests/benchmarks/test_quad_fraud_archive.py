@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from automl.task import TaskSpec
 from benchmarks.quad_fraud_archive import SourceError, build_archive, main
 from connectors.archive import column_kinds, read_archive
 
@@ -14,7 +15,7 @@ needs_data = pytest.mark.skipif(DATA is None, reason="shared/data is not here")
 
 @needs_data
 def test_fifty_cases_become_an_archive(tmp_path, capsys):
-    args = ["--data", str(DATA), "--cases", "50", "--features", "--out", str(tmp_path)]
+    args = ["--data", str(DATA), "--cases", "50", "--out", str(tmp_path)]
     assert main(args) == 0
     counts = json.loads(capsys.readouterr().out)["events"]
     archive = read_archive(tmp_path)
@@ -27,8 +28,7 @@ def test_fifty_cases_become_an_archive(tmp_path, capsys):
     assert kinds["CUSTOMER_ID"] == "string"
     assert not {"TX_FRAUD", "TX_FRAUD_SCENARIO", "spam"} & set(kinds)
     task = json.loads((tmp_path / "task.json").read_text())
-    assert set(task["features"]) == set(kinds) - {"CUSTOMER_ID", "TERMINAL_ID"}
-    assert len(task["features"]) == 15
+    TaskSpec.from_json(task).resolve(kinds)
     cases = set(payments["case_id"].to_pylist())
     for modality, magic in (("image", b"\x89PNG"), ("audio", b"RIFF")):
         table = archive.tables[modality]
@@ -47,6 +47,17 @@ def test_a_sample_is_drawn_over_the_whole_split_in_time_order():
     assert times == sorted(times)
     assert times[-1] > first.tables["tabular"]["event_time"].to_pylist()[-1]
     assert drawn.tables == again.tables
+
+
+@needs_data
+def test_with_history_all_earlier_payments_are_there_and_media_of_the_cases_alone():
+    alone = build_archive(DATA, split="train", cases=50)
+    found = build_archive(DATA, split="train", cases=50, history=True)
+    times = found.tables["tabular"]["event_time"].to_pylist()
+    assert min(times).strftime("%Y-%m-%d") == "2018-04-01"
+    assert max(times) == max(alone.tables["tabular"]["event_time"].to_pylist())
+    assert len(times) == found.labels.num_rows > 300_000
+    assert found.tables["audio"] == alone.tables["audio"]
 
 
 def test_a_missing_source_is_named(tmp_path, capsys):
