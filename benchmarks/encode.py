@@ -16,10 +16,10 @@ from automl.manifest import load_manifest
 from benchmarks.cpu import CpuClock, ThreadClock, busy_s, cpu_model
 from benchmarks.media import media_model
 from benchmarks.raw_encode import (
+    Fill,
+    Filler,
     RawKafka,
     RawLoop,
-    fill,
-    fill_repeats,
     raw_forward,
     raw_kafka,
 )
@@ -115,17 +115,27 @@ class EncodeRig:
         """The TaskManagers."""
         return [pid for name, pid in self.pids().items() if name.startswith("tm-")]
 
-    def send(self, modality: str, count: int, *, payloads: int | None = None) -> int:
-        """Put events in the job's topic; gives how many."""
-        topic, first = f"{self.prefix}events.{modality}", self.sent[modality]
+    def run(
+        self, modality: str, count: int, *, payloads: int | None = None
+    ) -> dict[str, Any]:
+        """Put events in the job's topic, and take and time what it makes of them."""
         rows = self.config.frame_rows
         count = -(-count // rows) * rows
-        if payloads is None:
-            fill(self.local.bootstrap, topic, modality, first, count, rows)
-        else:
-            fill_repeats(self.local.bootstrap, topic, modality, first, count, payloads)
+        told = Fill(
+            bootstrap=self.local.bootstrap,
+            topic=f"{self.prefix}events.{modality}",
+            modality=modality,
+            first=self.sent[modality],
+            count=count,
+            rows=rows,
+            payloads=payloads,
+        )
         self.sent[modality] += count
-        return count
+        filler = Filler(told)
+        filler.go()
+        found = self._read(count)
+        filler.join()
+        return found
 
     def restarts(self) -> int:
         """How often the job failed and was started again."""
@@ -135,7 +145,7 @@ class EncodeRig:
         """The sum of a counter of the encode operator over the nodes."""
         return jobs.counter(self.local, self._job_id, "encode", name)
 
-    def read(self, count: int) -> dict[str, Any]:
+    def _read(self, count: int) -> dict[str, Any]:
         """Take what the job makes of so many events, timed in their middle.
 
         The first tenth and the last are left out: nodes begin and end apart.
@@ -162,7 +172,7 @@ class EncodeRig:
                 cpu, threads = clocks[0].seconds(), clocks[1].seconds()
                 ends = [cpu, threads, samples[-1], busy_s()]
         if not ends or ends[2][1] == clocks[2][1]:
-            return {"missing": count - got}
+            return {"events": count, "missing": count - got, "dead": self._dead}
         (began_s, before), (ended_s, after) = clocks[2], ends[2]
         events = after - before
         stages = {f"{n}_us": round(1e6 * s / events, 1) for n, s in ends[1].items()}
@@ -211,11 +221,11 @@ def _one(rig: EncodeRig, modality: str, say: Say) -> dict[str, Any]:
         batch_rows=config.batch_rows,
         seconds=config.seconds / 4,
     )
-    guess = raw_forward(loop, CORES)["events_per_s"]
+    guess = 1e6 / sum(raw_forward(loop, CORES)[n] for n in ("decode_us", "encode_us"))
     say(f"{modality}: {guess:,.0f} events/s in a bare loop on each of {CORES} cores")
-    rig.read(rig.send(modality, int(guess * CORES * config.seconds / 2)))  # to warm up
+    rig.run(modality, int(guess * CORES * config.seconds))  # to warm up
     before = raw_forward(loop, CORES)
-    job = rig.read(rig.send(modality, int(guess * CORES * config.seconds)))
+    job = rig.run(modality, int(guess * CORES * config.seconds))
     after = raw_forward(loop, CORES)
     kafka = raw_kafka(
         RawKafka(
@@ -258,12 +268,11 @@ def share_of_bound(
 def _repeats(rig: EncodeRig, modality: str) -> dict[str, Any]:
     """What the operator counted of events that share few payloads."""
     before = _settled(rig)
-    count = rig.send(modality, 2048, payloads=DISTINCT)
-    run = rig.read(count)
+    run = rig.run(modality, 2048, payloads=DISTINCT)
     after = _settled(rig)
     seen, repeats = (after[name] - before[name] for name in ("payloads", "repeats"))
     return {
-        "events": count,
+        "events": run["events"],
         "payloads": DISTINCT,
         "encoded": seen - repeats,
         "hit_rate": round(repeats / max(1, seen), 3),
@@ -273,8 +282,10 @@ def _repeats(rig: EncodeRig, modality: str) -> dict[str, Any]:
 
 def _settled(rig: EncodeRig) -> dict[str, int]:
     """The counters, once Flink has gathered what was counted last."""
-    time.sleep(METRICS_S)
-    return {name: rig.counted(name) for name in ("payloads", "repeats")}
+    for wait_s in (METRICS_S, METRICS_S, 0.0):  # asking is what makes Flink gather
+        found = {name: rig.counted(name) for name in ("payloads", "repeats")}
+        time.sleep(wait_s)
+    return found
 
 
 def memory(rig: EncodeRig) -> dict[str, Any]:
@@ -299,7 +310,7 @@ def growth(rig: EncodeRig, minutes: float, say: Say) -> dict[str, Any]:
     missing = 0
     while (now := time.monotonic() - began) < 60 * minutes:
         for modality in rig.config.modalities:
-            missing += rig.read(rig.send(modality, 1024))["missing"]
+            missing += rig.run(modality, 1024)["missing"]
         nodes = memory(rig).values()
         samples.append((now, sum(one["node_mb"] + one["decode_mb"] for one in nodes)))
         say(f"{now:4.0f} s: {samples[-1][1]} MB")

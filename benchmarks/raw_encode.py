@@ -159,31 +159,59 @@ def _kafka(told: RawKafka) -> dict[str, float]:
     }
 
 
-def fill(
-    bootstrap: str, topic: str, modality: str, first: int, count: int, rows: int
-) -> None:
-    """Put events with payloads of their own in a topic, from a process apart."""
-    alone(_fill, bootstrap, topic, modality, first, count, rows, None)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fill:
+    """Events to put in a topic.
+
+    Attributes:
+        bootstrap: HOST:PORT of the broker.
+        topic: full name.
+        modality: of the events.
+        first: number of the first event.
+        count: how many; a multiple of `rows`.
+        rows: of a frame.
+        payloads: how many payloads the events share; None for one each.
+    """
+
+    bootstrap: str
+    topic: str
+    modality: str
+    first: int
+    count: int
+    rows: int
+    payloads: int | None = None
 
 
-def fill_repeats(
-    bootstrap: str, topic: str, modality: str, first: int, count: int, of: int
-) -> None:
-    """Put events in a topic that share so many payloads."""
-    alone(_fill, bootstrap, topic, modality, first, count, 64, of)
+class Filler:
+    """A process that makes frames of events first and sends them at a word."""
+
+    def __init__(self, told: Fill) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, inner = context.Pipe()
+        given = (inner, os.getpid(), told)
+        self._process = context.Process(target=_fill, args=given, daemon=True)
+        self._process.start()
+        inner.close()
+        self._pipe.recv()
+
+    def go(self) -> None:
+        """Send; returns at once."""
+        self._pipe.send("go")
+
+    def join(self) -> None:
+        """Wait until all is sent."""
+        self._pipe.recv()
+        self._process.join()
 
 
-def _fill(
-    bootstrap: str,
-    topic: str,
-    modality: str,
-    first: int,
-    count: int,
-    rows: int,
-    of: int | None,
-) -> dict[str, float]:
-    producer, payloads = producer_of(bootstrap), Payloads(modality)
-    for at in range(first, first + count, rows):
-        put(producer, topic, payloads.frame(at, rows, payloads=of))
+def _fill(pipe: Connection, parent_pid: int, told: Fill) -> None:
+    tie_to(parent_pid)
+    producer, payloads = producer_of(told.bootstrap), Payloads(told.modality)
+    numbers = range(told.first, told.first + told.count, told.rows)
+    frames = [payloads.frame(n, told.rows, payloads=told.payloads) for n in numbers]
+    pipe.send("ready")
+    pipe.recv()
+    for frame in frames:
+        put(producer, told.topic, frame)
     producer.flush()
-    return {"events": count}
+    pipe.send("sent")
