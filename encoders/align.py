@@ -31,10 +31,8 @@ Progress = Callable[[float, str], None]
 #: Decoded items, or what `prepare_items` made of them.
 Items = Mapping[str, Sequence[Any] | torch.Tensor]
 
-#: The share of the steps, and the judgements, after which a pair that tells nothing
-#: is given up.
-PATIENCE = 0.3
-LEAST_JUDGEMENTS = 3
+#: The share of the budget that trials may take.
+TRIAL_SHARE = 0.5
 #: How much of the averaged weights stays at each step.
 AVERAGE_DECAY = 0.98
 
@@ -44,22 +42,20 @@ class AlignConfig:
     """How the encoders are trained.
 
     Attributes:
-        steps: batches; they decide how long the training is.
+        steps: batches of what is learnt together; they decide how long it takes.
+        trial_steps: batches in which a pair alone must show that it can be learnt.
         batch: cases per step.
         rate: peak learning rate.
         temperature: divides the similarities of the contrastive lesson, at the start.
-        label_part: weight of a second lesson, in which each modality alone tells the
-            label. Off by default: items repeat, so it learns by heart which of them
-            were labelled 1, and what is fitted on the vectors later is misled.
         held_out: share of each modality's items kept aside to judge by.
         check_every: steps between two judgements.
     """
 
-    steps: int = 480
+    steps: int = 320
+    trial_steps: int = 40
     batch: int = 128
     rate: float = 2e-3
     temperature: float = 0.1
-    label_part: float = 0.0
     held_out: float = 0.08
     check_every: int = 40
 
@@ -69,7 +65,8 @@ class AlignReport:
     """What the training did.
 
     Attributes:
-        steps: batches seen; fewer than asked when the budget did not allow them.
+        steps: batches seen, trials included; fewer than asked when the budget did not
+            allow them.
         kept: modalities that learnt; the others have the weights they came with.
         seconds: wall clock, preparation included.
         gain: per pair of modalities, how far its loss on items never seen lies below
@@ -142,19 +139,18 @@ def fit_encoders(
             encoders,
             cases,
             temperature=config.temperature,
-            label_part=config.label_part,
             held_out=config.held_out,
             seed=seed,
         )
         try:
-            steps = _learn(lesson, config, seed, began + budget_s, progress)
+            steps, kept = _learn(lesson, config, seed, began + budget_s, progress)
         finally:
             for encoder in encoders.values():
                 encoder.seal()
     seconds = time.monotonic() - began
     return AlignReport(
         steps=steps,
-        kept=tuple(m for m in lesson.encoders if m in lesson.moved()),
+        kept=kept,
         seconds=seconds,
         gain=dict(lesson.gain),
     )
@@ -166,82 +162,105 @@ def _learn(
     seed: int,
     until: float,
     progress: Progress | None,
-) -> int:
-    """Steps done; the encoders end with averaged weights, or those they came with."""
-    choice = np.random.default_rng(seed)
-    changes = torch.Generator().manual_seed(seed)
-    networks = {m: e.network for m, e in lesson.encoders.items()}
-    average = WeightAverage(networks, AVERAGE_DECAY)
-    given = average.copy()
-    weights = _open(lesson)
-    optimiser = torch.optim.AdamW(weights, lr=config.rate, weight_decay=0.02)
-    learn = lesson.useful()
-    step, began = 0, time.monotonic()
-    planned = wanted = config.steps if len(learn) > 1 else 0
-    for batch in _batches(learn, config.batch, choice):
-        if step >= planned or time.monotonic() >= until:
-            break
-        for group in optimiser.param_groups:
-            group["lr"] = config.rate * rate_share(step / planned)
-        loss = lesson.loss(batch, changes)
-        step += 1
-        if loss is not None:
+) -> tuple[int, tuple[str, ...]]:
+    """Steps done, and the modalities that learnt; the others stay as they came.
+
+    Pairs that tell nothing of each other pull their networks nowhere in particular,
+    hard enough to keep the others from learning. So each pair is tried alone first.
+    """
+    run = _Run(lesson, config, seed, progress)
+    given = {m: _state(e.network) for m, e in lesson.encoders.items()}
+    proven: list[Pair] = []
+    trials_until = time.monotonic() + TRIAL_SHARE * (until - time.monotonic())
+    for left, pair in zip(range(len(lesson.pairs), 0, -1), lesson.pairs, strict=True):
+        before = {m: _state(lesson.encoders[m].network) for m in pair}
+        spell = (trials_until - time.monotonic()) / left
+        run.practise([pair], config.trial_steps, time.monotonic() + spell)
+        if lesson.gain.get(pair, 1.0) > 0:
+            proven.append(pair)
+            continue
+        for modality, state in before.items():
+            lesson.encoders[modality].network.load_state_dict(state)
+    if proven:
+        run.practise(proven, config.steps, until)
+    paid = {m for p in proven if lesson.gain.get(p, 1.0) > 0 for m in p}
+    for modality in given.keys() - paid:
+        lesson.encoders[modality].network.load_state_dict(given[modality])
+    return run.steps, tuple(m for m in lesson.encoders if m in paid)
+
+
+class _Run:
+    """Batches, changes and steps of one training."""
+
+    def __init__(
+        self,
+        lesson: Lesson,
+        config: AlignConfig,
+        seed: int,
+        progress: Progress | None,
+    ) -> None:
+        self.lesson = lesson
+        self.config = config
+        self.progress = progress
+        self.choice = np.random.default_rng(seed)
+        self.changes = torch.Generator().manual_seed(seed)
+        self.steps = 0
+        self.planned = len(lesson.pairs) * config.trial_steps + config.steps
+
+    def practise(self, pairs: Sequence[Pair], steps: int, until: float) -> None:
+        """So many steps, or as many as fit, the pairs in turn; the average is kept."""
+        lesson, config = self.lesson, self.config
+        moving = {m: lesson.encoders[m].network for pair in pairs for m in pair}
+        average = WeightAverage(moving, AVERAGE_DECAY)
+        weights = lesson.weights(pairs)
+        optimiser = torch.optim.AdamW(weights, lr=config.rate, weight_decay=0.02)
+        batches = {
+            pair: _batches(lesson.cases_of(pair), config.batch, self.choice)
+            for pair in pairs
+        }
+        began, planned, step = time.monotonic(), steps, 0
+        while step < planned and (time.monotonic() < until or not step):
+            pair = pairs[step % len(pairs)]
+            for group in optimiser.param_groups:
+                group["lr"] = config.rate * rate_share(step / planned)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            lesson.loss(pair, next(batches[pair]), self.changes).backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimiser.step()
             average.take()
-        if step % config.check_every and step < planned:
-            continue
-        wait = max(PATIENCE * planned, LEAST_JUDGEMENTS * config.check_every)
-        _judge(lesson, average, config.batch, patient=step < wait)
-        if progress is not None:
-            progress(step / planned, _line(lesson, step, planned))
-        per_step_s = (time.monotonic() - began) / step
-        fitting = step + int((until - time.monotonic()) / per_step_s)
-        planned = min(wanted, max(step, fitting)) if lesson.open_pairs() else step
-    average.hand_over()
-    for modality in networks.keys() - lesson.moved():
-        networks[modality].load_state_dict(given[modality])
-    return step
+            step += 1
+            per_step_s = (time.monotonic() - began) / step
+            fitting = step + int((until - time.monotonic()) / per_step_s)
+            planned = min(steps, max(step, fitting))
+            if step % config.check_every == 0 or step >= planned:
+                average.swap()
+                lesson.judge(pairs, config.batch)
+                average.swap()
+                self._tell(self.steps + step, pairs)
+        average.hand_over()
+        self.steps += step
+
+    def _tell(self, steps: int, pairs: Sequence[Pair]) -> None:
+        if self.progress is None:
+            return
+        told = [f"{a}-{b} {self.lesson.gain.get((a, b), 0.0):.0%}" for a, b in pairs]
+        line = f"align {steps}: found above chance among items never seen: "
+        self.progress(min(1.0, steps / self.planned), line + ", ".join(told))
 
 
-def _judge(
-    lesson: Lesson, average: WeightAverage, batch: int, *, patient: bool
-) -> None:
-    """Renew gains and trust by the averaged weights."""
-    average.swap()
-    lesson.judge(batch)
-    average.swap()
-    if not patient:
-        lesson.give_up()
-
-
-def _open(lesson: Lesson) -> list[nn.Parameter]:
-    """Every weight that learns, ready for gradients."""
-    lesson.train(on=True)
-    networks = [encoder.network for encoder in lesson.encoders.values()]
-    for network in networks:
-        network.requires_grad_(requires_grad=True)
-    learning = [*networks, lesson.extra]
-    return [weight for network in learning for weight in network.parameters()]
+def _state(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.detach().clone() for k, v in network.state_dict().items()}
 
 
 def _batches(
-    learn: NDArray[np.int64], size: int, choice: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
-    """Batches without end, none of no cases; each case once before any comes again."""
+    learn: NDArray[np.intp], size: int, choice: np.random.Generator
+) -> Iterator[NDArray[np.intp]]:
+    """Batches without end; each case once before any comes again."""
     size = min(size, len(learn))
-    while size:
+    while True:
         order = choice.permutation(learn)
         for start in range(0, len(order) - size + 1, size):
             yield order[start : start + size]
-
-
-def _line(lesson: Lesson, step: int, planned: int) -> str:
-    gains = [f"{a}-{b} {g:.0%}" for (a, b), g in lesson.gain.items() if g > 0]
-    found = ", ".join(gains) or "no pair above chance yet"
-    return f"align {step}/{planned}: held-out gain {found}"
 
 
 def _check(

@@ -1,4 +1,4 @@
-"""The two losses encoders learn by: who belongs together, and what the label is.
+"""The loss encoders learn by: who belongs together.
 
 Legend: `P` pairs of one batch, `B` rows, `D` width.
 """
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-#: No label weighs more than this times the other, however rare it is.
-LARGEST_WEIGHT = 30.0
 #: A learnt temperature stays within these.
 TEMPERATURES = (0.02, 1.0)
 
@@ -58,27 +56,3 @@ class ContrastiveLoss(nn.Module):
         loss = functional.cross_entropy(similar, partner, reduction="none")
         back = functional.cross_entropy(similar.T, partner, reduction="none")
         return (loss + back) / 2, np.log((~same).sum(axis=1))
-
-
-def label_weights(y: NDArray[np.int64]) -> tuple[float, float]:
-    """Weights of label 0 and label 1 that make both count alike over all of `y`.
-
-    Example:
-        >>> label_weights(np.array([0, 0, 0, 1]))
-        (0.6666666666666666, 2.0)
-    """
-    ones = int(y.sum())
-    zeros = len(y) - ones
-    if not ones or not zeros:
-        return 1.0, 1.0
-    calm = len(y) / (2 * zeros)
-    return calm, min(len(y) / (2 * ones), LARGEST_WEIGHT * calm)
-
-
-def label_loss(
-    logit_B: torch.Tensor, y_B: NDArray[np.int64], weights: tuple[float, float]
-) -> torch.Tensor:
-    """Binary cross-entropy with the labels weighted as `label_weights` says."""
-    y = torch.from_numpy(y_B).float()
-    weight = torch.where(y > 0, weights[1], weights[0])
-    return functional.binary_cross_entropy_with_logits(logit_B, y, weight)

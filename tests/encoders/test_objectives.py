@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.objectives import ContrastiveLoss, label_loss, label_weights
+from encoders.objectives import ContrastiveLoss
 
 
 def test_partners_that_agree_lose_what_the_formula_says() -> None:
@@ -38,15 +38,3 @@ def test_the_temperature_learns_within_limits() -> None:
         contrast.sharpness.fill_(9.0)
     loss, _ = contrast(rows, rows.flip(0), items, items)
     assert loss.tolist() == pytest.approx([50.0] * 2)
-
-
-def test_rare_labels_weigh_as_much_as_common_ones_up_to_a_limit() -> None:
-    assert label_weights(np.array([0, 0, 0, 1])) == pytest.approx((2 / 3, 2.0))
-    calm, alarm = label_weights(np.array([1] + [0] * 999))
-    assert alarm == pytest.approx(30 * calm)
-    assert label_weights(np.zeros(5, np.int64)) == (1.0, 1.0)
-
-
-def test_label_loss_of_undecided_logits() -> None:
-    loss = label_loss(torch.zeros(2), np.array([0, 1]), (1.0, 3.0))
-    assert float(loss) == pytest.approx(2 * math.log(2))
