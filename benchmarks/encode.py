@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
-
 from automl.manifest import load_manifest
 from benchmarks.cpu import CpuClock, ThreadClock, busy_s, cpu_model
+from benchmarks.encode_memory import growth, planned, resident_mb
 from benchmarks.media import media_model
 from benchmarks.raw_encode import (
     Fill,
@@ -65,7 +64,7 @@ class EncodeBenchConfig:
     home: Path
     modalities: tuple[str, ...] = MEDIA
     batch_rows: int = 16
-    frame_rows: int = 64
+    frame_rows: int = 256
     seconds: float = 20.0
     minutes: float = 0.0
     model_folder: Path | None = None
@@ -111,9 +110,9 @@ class EncodeRig:
         found = {p["name"]: int(p["pid"]) for p in self.local.processes()}
         return {n: p for n, p in found.items() if n == "broker" or n.startswith("tm-")}
 
-    def node_pids(self) -> list[int]:
+    def node_pids(self) -> dict[str, int]:
         """The TaskManagers."""
-        return [pid for name, pid in self.pids().items() if name.startswith("tm-")]
+        return {n: pid for n, pid in self.pids().items() if n.startswith("tm-")}
 
     def run(
         self, modality: str, count: int, *, payloads: int | None = None
@@ -164,7 +163,7 @@ class EncodeRig:
             if not clocks and got >= 0.1 * count:
                 clocks = [
                     CpuClock({**self.pids(), "bench": os.getpid()}),
-                    ThreadClock(self.node_pids(), STAGES),
+                    ThreadClock([*self.node_pids().values()], STAGES),
                     samples[-1],
                     busy_s(),
                 ]
@@ -200,7 +199,7 @@ def measure(config: EncodeBenchConfig, say: Say) -> dict[str, Any]:
         found["cache"] = _repeats(rig, config.modalities[0])
         found["memory"] = memory(rig)
         if config.minutes:
-            found["growth"] = growth(rig, config.minutes, say)
+            found["growth"] = _growth(rig, say)
         found["job_restarts"] = rig.restarts()
     found["settings"] = {
         "nodes": NODES,
@@ -289,42 +288,24 @@ def _settled(rig: EncodeRig) -> dict[str, int]:
 
 
 def memory(rig: EncodeRig) -> dict[str, Any]:
-    """Resident megabytes of each node, and of the process that decodes for it."""
-    found = {}
-    for name, pid in rig.pids().items():
-        if name == "broker":
-            continue
-        process = psutil.Process(pid)
-        children = process.children(recursive=True)
-        found[name] = {
-            "node_mb": process.memory_info().rss >> 20,
-            "decode_mb": sum(child.memory_info().rss for child in children) >> 20,
-        }
-    return found
+    """Resident megabytes of each node beside what was planned for all of them."""
+    nodes = {name: resident_mb(pid) for name, pid in rig.node_pids().items()}
+    plan = planned(rig.folder, NODES, rig.config.batch_rows)
+    return {"nodes": nodes, "resident_mb": _sum_mb(nodes), **plan}
 
 
-def growth(rig: EncodeRig, minutes: float, say: Say) -> dict[str, Any]:
-    """How resident memory of all nodes grows while events of all media go on."""
-    samples: list[tuple[float, int]] = []
-    began = time.monotonic()
-    missing = 0
-    while (now := time.monotonic() - began) < 60 * minutes:
-        for modality in rig.config.modalities:
-            missing += rig.run(modality, 1024)["missing"]
-        nodes = memory(rig).values()
-        samples.append((now, sum(one["node_mb"] + one["decode_mb"] for one in nodes)))
-        say(f"{now:4.0f} s: {samples[-1][1]} MB")
-    third = max(1, len(samples) // 3)
-    first, last = (
-        sum(mb for _, mb in some) / len(some)
-        for some in (samples[:third], samples[-third:])
-    )
-    return {
-        "minutes": round(minutes, 1),
-        "samples_mb": [mb for _, mb in samples],
-        "growth": round(last / first - 1, 4),
-        "missing": missing,
-    }
+def _sum_mb(nodes: dict[str, dict[str, int]]) -> int:
+    return sum(one["node_mb"] + one["decode_mb"] for one in nodes.values())
+
+
+def _growth(rig: EncodeRig, say: Say) -> dict[str, Any]:
+    def sample_mb() -> int:
+        return _sum_mb({n: resident_mb(pid) for n, pid in rig.node_pids().items()})
+
+    def work() -> int:
+        return sum(rig.run(m, 1024)["missing"] for m in rig.config.modalities)
+
+    return growth(sample_mb, work, rig.config.minutes, say)
 
 
 def table(found: dict[str, Any]) -> str:
@@ -345,8 +326,14 @@ def table(found: dict[str, Any]) -> str:
         f"repeats: {cache['encoded']} of {cache['events']} events of "
         f"{cache['payloads']} payloads were encoded"
     )
-    for name, one in found["memory"].items():
+    kept = found["memory"]
+    for name, one in kept["nodes"].items():
         lines.append(f"{name}: {one['node_mb']} MB, decoding {one['decode_mb']} MB")
+    fixed = ", ".join(f"{name} {mb}" for name, mb in kept["fixed"].items())
+    lines.append(
+        f"together {kept['resident_mb']} MB of planned {kept['planned_mb']}: "
+        f"{NODES} x (model {kept['model_mb']}, {fixed})"
+    )
     if "growth" in found:
         told = found["growth"]
         lines.append(

@@ -57,13 +57,25 @@ def end(entry: dict[str, Any], number: signal.Signals) -> None:
         os.kill(entry["pid"], number)
 
 
+#: In the command line of a process that decodes.
+DECODES = "pipelines.decode_child"
+
+
 def with_memory(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry with `rss_mb`, 0 when the process is gone."""
+    """The entry with `rss_mb`, 0 when the process is gone, and `decode_mb`.
+
+    The latter is of the processes that decode for a node that encodes.
+    """
+    decode = 0
     try:
-        rss = psutil.Process(entry["pid"]).memory_info().rss
+        process = psutil.Process(entry["pid"])
+        rss = process.memory_info().rss
+        for child in process.children(recursive=True):
+            if DECODES in child.cmdline():
+                decode += child.memory_info().rss
     except psutil.NoSuchProcess:
         rss = 0
-    return {**entry, "rss_mb": round(rss / 1e6)}
+    return {**entry, "rss_mb": round(rss / 1e6), "decode_mb": round(decode / 1e6)}
 
 
 def until(done: Callable[[], bool], deadline_s: float) -> bool:

@@ -38,10 +38,11 @@ def _table(seen: dict[str, Any]) -> str:
         f"{seen['slots_free']} slot(s) free, {seen['jobs_running']} job(s) running",
         f"home    {seen['home']}, up since {seen['started_at']}",
         "",
-        f"{'process':<14}{'pid':>8}{'MB':>7}{'restarts':>10}",
+        f"{'process':<14}{'pid':>8}{'MB':>7}{'decoding':>10}{'restarts':>10}",
     ]
     lines += [
-        f"{p['name']:<14}{p['pid']:>8}{p['rss_mb']:>7}{p.get('restarts', 0):>10}"
+        f"{p['name']:<14}{p['pid']:>8}{p['rss_mb']:>7}{p['decode_mb'] or '':>10}"
+        f"{p.get('restarts', 0):>10}"
         for p in seen["processes"]
     ]
     return "\n".join(lines)

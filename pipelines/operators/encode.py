@@ -21,6 +21,7 @@ from connectors.topics import TOPICS
 from encoders.base import Encoder
 from pipelines.decode_child import Refused
 from pipelines.operators.decode_apart import DecodeLimits, DecoderProcess
+from pipelines.operators.pace import Pace
 from pipelines.operators.payload_vectors import PayloadVectors
 from pipelines.operators.read import letters_out
 from pipelines.operators.shards import by_shard
@@ -38,10 +39,11 @@ class EncodeMedia(KeyedProcessFunction):
     """Rows of media events to `embeddings` and `vectors` frames, features to `vectors`.
 
     A batch is encoded when `batch_rows` payloads wait or the first of them has waited
-    `batch_wait_ms`. Waiting payloads are in Flink state, so a restart encodes them
-    again; what fills a batch at once is never put there. Equal payloads are encoded
-    once while they are among the last `cached_vectors`. Pictures and clips are decoded
-    in a process apart: see `DecoderProcess`.
+    `batch_wait_ms`; where payloads come further apart than that, at once. Waiting
+    payloads are in Flink state, so a restart encodes them again; what fills a batch at
+    once is never put there. Equal payloads are encoded once while they are among the
+    last `cached_vectors`. Pictures and clips are decoded in a process apart: see
+    `DecoderProcess`.
 
     Args:
         config: the job's settings, as a plain dict of `JobConfig`.
@@ -73,6 +75,7 @@ class EncodeMedia(KeyedProcessFunction):
             ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY())
         )
         self._waits: dict[int, int] = {}
+        self._pace = Pace(config["batch_wait_ms"])
         group = runtime_context.get_metrics_group()
         self._counters = {name: group.counter(name) for name in COUNTERS}
 
@@ -89,13 +92,14 @@ class EncodeMedia(KeyedProcessFunction):
             restored = list(self._waiting.get() or ())
             self._waits[key] = sum(len(part) for part in restored)
         waits = self._waits[key]
-        if waits + len(rows) >= self._config["batch_rows"]:
+        timers = ctx.timer_service()
+        now_ms = timers.current_processing_time()
+        wait_ms = self._pace.arrived(now_ms)
+        if not wait_ms or waits + len(rows) >= self._config["batch_rows"]:
             yield from self._flush([*self._take(key), rows])
             return
         if not waits:
-            timers = ctx.timer_service()
-            now = timers.current_processing_time()
-            timers.register_processing_time_timer(now + self._config["batch_wait_ms"])
+            timers.register_processing_time_timer(now_ms + wait_ms)
         self._waiting.add(rows)
         self._waits[key] = waits + len(rows)
 

@@ -24,10 +24,8 @@ class SomeRig:
     """Stands where a stack and a job would be."""
 
     def __init__(self, config, say):
-        self.config, self.counts = (
-            config,
-            iter([0, 0, 0, 0, 100, 40, 0, 0, 0, 0, 2148, 1832]),
-        )
+        self.folder, self.config = None, config
+        self.counts = iter([0, 0, 0, 0, 100, 40, 0, 0, 0, 0, 2148, 1832])
 
     def __enter__(self):
         return self
@@ -44,6 +42,9 @@ class SomeRig:
     def restarts(self):
         return 0
 
+    def node_pids(self):
+        return {"tm-1": 1, "tm-2": 2}
+
 
 @pytest.fixture
 def measured(monkeypatch):
@@ -51,8 +52,10 @@ def measured(monkeypatch):
     monkeypatch.setattr(encode, "METRICS_S", 0.0)
     shares = encode.share_of_bound(JOB, RAW, RAW, KAFKA)
     monkeypatch.setattr(encode, "_one", lambda rig, m, say: {**JOB, **shares})
-    sizes = {"tm-1": {"node_mb": 900, "decode_mb": 50}}
-    monkeypatch.setattr(encode, "memory", lambda rig: sizes)
+    plan = {"model_mb": 150, "fixed": {"jvm_limits_mb": 1376}, "planned_mb": 3052}
+    monkeypatch.setattr(encode, "planned", lambda *given: plan)
+    sizes = {"node_mb": 900, "decode_mb": 50}
+    monkeypatch.setattr(encode, "resident_mb", lambda pid: sizes)
 
 
 def test_the_bound_is_two_cores_on_decoding_encoding_and_kafka():
@@ -73,7 +76,8 @@ def test_the_line_of_json_holds_what_is_asked_of_it(measured, tmp_path, capsys):
         assert set(run["cpu_us_per_event"]) >= {"read_us", "decode_us", "encode_us"}
     assert found["cache"]["encoded"] == 256
     assert found["cache"]["hit_rate"] == 0.875
-    assert found["memory"]["tm-1"]["decode_mb"] == 50
+    assert found["memory"]["resident_mb"] == 1900
+    assert found["memory"]["planned_mb"] == 3052
 
 
 def test_the_table_shows_the_same_numbers(measured, tmp_path, capsys):
@@ -81,19 +85,6 @@ def test_the_table_shows_the_same_numbers(measured, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "256 of 2048 events of 256 payloads were encoded" in shown
     assert "900.0 events/s" in shown
-
-
-def test_growth_compares_the_last_third_with_the_first(monkeypatch):
-    sizes = iter([100, 100, 101, 102, 102, 102, 0])
-    clock = iter([0, 0, 20, 40, 60, 80, 100, 200])
-    monkeypatch.setattr(encode.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(
-        encode, "memory", lambda rig: {"tm-1": {"node_mb": next(sizes), "decode_mb": 0}}
-    )
-    rig = SomeRig(encode.EncodeBenchConfig(home=None, modalities=("text",)), None)
-    found = encode.growth(rig, 2.0, lambda line: None)
-    assert found["samples_mb"] == [100, 100, 101, 102, 102, 102]
-    assert found["growth"] == 0.02
 
 
 def test_threads_are_told_apart_by_their_names():

@@ -123,6 +123,13 @@ def test_an_unfilled_batch_leaves_when_its_first_payload_has_waited(
     assert len(vectors(runtime.wait(operator, 1), tables)) == 1
 
 
+def test_payloads_that_come_alone_do_not_wait(runtime, operator, event, tables):
+    for _ in range(3):
+        runtime.give(operator, 0, event("call"))
+        runtime.wait(operator, 500)
+    assert len(vectors(runtime.give(operator, 0, event("free")), tables)) == 1
+
+
 def test_batches_of_two_keys_do_not_mix(runtime, operator, event, tables):
     for word in ("call", "me", "later"):
         runtime.give(operator, 0, event(word))
