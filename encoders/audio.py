@@ -38,6 +38,7 @@ SILENCE_PEAK = 1e-6
 RATE_STEP_HZ = 25
 #: Network of our own; any other name is one of Hugging Face's, or a folder.
 SMALL = "small"
+LIGHT, STRONG = "light", "strong"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,8 @@ class AudioConfig(EncoderConfig):
             wav2vec2 family or of Whisper.
         download: whether a name that is not on this machine may be fetched.
         architecture: set by the encoder: what rebuilds a network by name.
+        changes: how clips are changed in training: "light"; "strong" also changes the
+            microphone and the room and hides stripes, and needs more steps.
         clip_s: seconds that are read: the loudest stretch of a longer clip.
         rate_hz: clips are resampled to this rate.
         mels: frequency bands of the log-mel.
@@ -62,6 +65,7 @@ class AudioConfig(EncoderConfig):
     network: str = SMALL
     download: bool = True
     architecture: str = ""
+    changes: str = LIGHT
     clip_s: float = 2.0
     rate_hz: int = 16_000
     mels: int = 64
@@ -77,6 +81,12 @@ class AudioConfig(EncoderConfig):
             msg = (
                 f"read audio config: rate_hz is {self.rate_hz}, must be 4000..96000 "
                 f"in steps of {RATE_STEP_HZ}"
+            )
+            raise EncoderLoadError(msg)
+        if self.changes not in (LIGHT, STRONG):
+            msg = (
+                f"read audio config: changes is '{self.changes}', must be "
+                f"'{LIGHT}' or '{STRONG}'"
             )
             raise EncoderLoadError(msg)
         if not 0.25 <= self.clip_s <= 30.0:
@@ -115,13 +125,13 @@ class AudioEncoder(TrainableEncoder):
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """Another speaker, microphone, room and start, and stripes not heard."""
+        """Another height, pace and start; when strong, another microphone and room."""
         return self._hearing.changed(prepared, generator)
 
     def settings(self) -> dict[str, Any]:
-        """The config without places, and the version of the preparation."""
+        """What changes a vector of the config, and the version of the preparation."""
         options = dataclasses.asdict(self.config)
-        del options["download"]
+        del options["download"], options["changes"]
         options["network"] = Path(options["network"]).name
         return {**options, "preparation": 1}
 
@@ -136,7 +146,10 @@ def build_network(config: AudioConfig) -> tuple[nn.Module, Hearing, str]:
         network: nn.Module = seeded(
             lambda: SmallCnn(channels=1, width=config.width, grid=(4, 4)), config.seed
         )
-        return network, LogMel(rate_hz=config.rate_hz, mels=config.mels), ""
+        hearing = LogMel(
+            rate_hz=config.rate_hz, mels=config.mels, strong=config.changes == STRONG
+        )
+        return network, hearing, ""
     from encoders import pretrained
     from encoders.hearing import Pretrained
 

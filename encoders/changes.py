@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+#: How noise varies from point to point, in the unit of a log-mel of -1..1: 3 dB.
+ROUGHNESS = 0.08
+
 
 def jitter(
     x_BCHW: torch.Tensor,
@@ -92,6 +95,7 @@ def add_floor(
     *,
     low: float,
     high: float,
+    tilt: float = 0.0,
     sharpness: float,
 ) -> torch.Tensor:
     """Background noise: powers added to those that are there, in logarithms.
@@ -101,12 +105,13 @@ def add_floor(
         generator: where the amounts come from.
         low: least level of the noise, in the unit of the log-mels.
         high: its highest level.
+        tilt: how far single bands of it may lie off that level; neighbours alike.
         sharpness: natural logarithms of power per unit of the log-mels.
     """
     rows = len(x_BCHW)
     level = low + torch.rand((rows, 1, 1, 1), generator=generator) * (high - low)
-    rough = torch.randn(x_BCHW.shape, generator=generator) * 0.08
-    noise = level + rough
+    rough = torch.randn(x_BCHW.shape, generator=generator) * ROUGHNESS
+    noise = colour_bands(level + rough, generator, tilt)
     return torch.logaddexp(x_BCHW * sharpness, noise * sharpness) / sharpness
 
 

@@ -34,7 +34,8 @@ class Hearing(Protocol):
 class LogMel:
     """80 dB below each clip's loudest point as -1..1, float32 (B, 1, mels, T)."""
 
-    def __init__(self, *, rate_hz: int, mels: int) -> None:
+    def __init__(self, *, rate_hz: int, mels: int, strong: bool) -> None:
+        self._strong = strong
         self._mel = MelSpectrogram(
             rate_hz,
             n_fft=2 ** round(math.log2(rate_hz * 0.032)),
@@ -54,10 +55,17 @@ class LogMel:
 
     def changed(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """See `Hearing`."""
+        if not self._strong:
+            return jitter(x, generator, shift=(0.04, 0.06), scale=(0.08, 0.2))
         x = jitter(x, generator, shift=(0.06, 0.08), scale=(0.12, 0.25), bend=0.02)
         x = colour_bands(x, generator, most=8.0 / DB_PER_UNIT)
         x = add_floor(
-            x, generator, low=-1.5, high=0.0, sharpness=DB_PER_UNIT / DB_PER_NEPER
+            x,
+            generator,
+            low=1.0 - 80.0 / DB_PER_UNIT,
+            high=1.0 - 20.0 / DB_PER_UNIT,
+            tilt=25.0 / DB_PER_UNIT,
+            sharpness=DB_PER_UNIT / DB_PER_NEPER,
         )
         return hide_stripes(x.clamp(min=-1.0), generator, bands=0.15, time=0.15)
 

@@ -32,6 +32,7 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8\xff"
 #: Network of our own; other names are torchvision's or Hugging Face's.
 SMALL = "small"
+LIGHT, STRONG = "light", "strong"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,8 @@ class ImageConfig(EncoderConfig):
         architecture: set by the encoder: what rebuilds a Hugging Face model.
         weights: safetensors file to start the network from; "" for random weights.
         colour: "rgb" or "gray".
+        changes: how pictures are changed in training: "light"; "strong" also bends
+            them and changes their strokes, and needs more steps.
         side_px: pictures are resized to this square.
         max_bytes: longer payloads are refused.
         max_pixels: pictures with more pixels are refused before they are decoded.
@@ -55,6 +58,7 @@ class ImageConfig(EncoderConfig):
     architecture: str = ""
     weights: str = ""
     colour: str = "rgb"
+    changes: str = LIGHT
     side_px: int = 64
     max_bytes: int = 8 * 1024 * 1024
     max_pixels: int = 16_000_000
@@ -66,6 +70,12 @@ class ImageConfig(EncoderConfig):
             msg = (
                 f"read image config: colour is '{self.colour}', with network "
                 f"'{self.network}' it must be one of {', '.join(allowed)}"
+            )
+            raise EncoderLoadError(msg)
+        if self.changes not in (LIGHT, STRONG):
+            msg = (
+                f"read image config: changes is '{self.changes}', must be "
+                f"'{LIGHT}' or '{STRONG}'"
             )
             raise EncoderLoadError(msg)
         if not 16 <= self.side_px <= 1024:
@@ -106,9 +116,13 @@ class ImageEncoder(TrainableEncoder):
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """Moved, stretched, turned, slanted and bent; strokes thicker, edges softer."""
+        """Moved, stretched and turned; when strong, bent, and strokes thicker, too."""
         from encoders.changes import blur, jitter, thicken
 
+        if self.config.changes == LIGHT:
+            return jitter(
+                prepared, generator, shift=(0.06, 0.06), scale=(0.12, 0.12), turn=0.17
+            )
         x = jitter(
             prepared,
             generator,
@@ -121,9 +135,9 @@ class ImageEncoder(TrainableEncoder):
         return blur(thicken(x, generator, most=0.5), generator, most=0.5)
 
     def settings(self) -> dict[str, Any]:
-        """The config without places, and the version of the preparation."""
+        """What changes a vector of the config, and the version of the preparation."""
         options = dataclasses.asdict(self.config)
-        del options["download"]
+        del options["download"], options["changes"]
         options["network"] = Path(options["network"]).name
         return {**options, "preparation": 1}
 

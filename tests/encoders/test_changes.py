@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from encoders import EncoderLoadError, build_encoder
 from encoders.changes import (
     add_floor,
     blur,
@@ -13,6 +14,7 @@ from encoders.changes import (
     jitter,
     thicken,
 )
+from encoders.trainable import TrainableEncoder
 
 
 def drawn() -> torch.Generator:
@@ -63,3 +65,26 @@ def test_stripes_are_hidden_by_the_mean() -> None:
     assert 0.2 < float(changed.float().mean()) < 0.6
     mean = x.mean(dim=(2, 3), keepdim=True).expand_as(x)
     assert torch.equal(hidden[changed], mean[changed])
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_strong_changes_go_further_and_leave_the_vectors_alone(modality: str) -> None:
+    far, prints = [], []
+    for changes in ("light", "strong"):
+        encoder = build_encoder({"modality": modality, "changes": changes})
+        assert isinstance(encoder, TrainableEncoder)
+        prints.append(encoder.fingerprint)
+        if modality == "image":
+            x = torch.zeros((8, 3, 64, 64))
+            x[..., 20:40, 20:40] = 200.0
+        else:
+            x = torch.full((8, 1, 64, 126), -1.0)
+            x[..., 20:40, 20:60] = 1.0
+        changed = encoder.augment(x, drawn())
+        assert changed.shape == x.shape
+        assert bool(changed.isfinite().all())
+        far.append(float((changed - x).abs().mean()))
+    assert far[1] > far[0] > 0
+    assert prints[0] == prints[1]
+    with pytest.raises(EncoderLoadError, match="changes is 'wild'"):
+        build_encoder({"modality": modality, "changes": "wild"})
