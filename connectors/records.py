@@ -39,7 +39,8 @@ class DeadLetter:
         place: topic, partition and offset it was read at.
         row: its row inside the frame, or -1 when the whole value is meant.
         kind: `unreadable` (cannot be decoded), `limits` (decodes, out of limits),
-            `late` (behind the stream by more than the horizon) or `mismatch` (made for
+            `decoder` (its decoder crashed, hung or took too much memory), `late`
+            (behind the stream by more than the horizon) or `mismatch` (made for
             another model).
         reason: one sentence a person can act on.
         event_id: the id of the event when it could be read, else "".

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from pyflink.common.typeinfo import Types
 
@@ -10,6 +11,7 @@ from connectors.flink import KEYED, OUT, aside_of, by_first_field, sink, source
 from connectors.records import MEDIA
 from connectors.topics import event_topic
 from pipelines.config import JobConfig
+from pipelines.encoder_check import check_encoders
 from pipelines.environment import environment
 from pipelines.operators.encode import EncodeMedia
 from pipelines.operators.read import FEATURES, ReadEvents
@@ -18,7 +20,12 @@ OUTPUTS = ("embeddings", "vectors", "dead-letters")
 
 
 def build(config: JobConfig) -> str:
-    """Submit the job; gives its Flink job id."""
+    """Submit the job; gives its Flink job id.
+
+    Raises:
+        EncoderMismatchError: the encoders are not those of the model.
+    """
+    check_encoders(Path(config.model_folder))
     env, tables = environment(config)
     topics = {config.topic(event_topic(m)): str(m) for m in MEDIA}
     topics[config.topic("features")] = FEATURES

@@ -165,7 +165,8 @@ class ScoreCases(KeyedProcessFunction):
         pending: list[Pending] = []
         manifest = self._model.scorer.manifest
         columns: dict[str, Any] = rows.columns
-        fits = columns["vector"].shape[1] == manifest.width
+        width = columns["vector"].shape[1]
+        fits = width == manifest.width
         made_by = zip(
             columns["modality"].to_pylist(),
             columns["fingerprint"].to_pylist(),
@@ -180,6 +181,8 @@ class ScoreCases(KeyedProcessFunction):
                     f"embedding made by encoder {fingerprint}, the model takes "
                     f"{modality} from {known}"
                 )
+                if not fits:
+                    reason += f"; its width is {width}, the model's {manifest.width}"
                 letters.append(rows.dead_letter(i, kind="mismatch", reason=reason))
                 continue
             vector = columns["vector"][i]
