@@ -54,23 +54,22 @@ class Adapter(nn.Module):
     def __init__(self, model: nn.Module, *, rank: int) -> None:
         super().__init__()
         places = find_projections(model)
-        self.parts = nn.ModuleList(
-            LowRank(*_sizes(module), rank) for module in places.values()
-        )
-        for part, module in zip(self.parts, places.values(), strict=True):
+        parts = [LowRank(*_sizes(module), rank) for module in places.values()]
+        for part, module in zip(parts, places.values(), strict=True):
             module.register_forward_hook(_Hook(part))
+        self.parts = nn.ModuleList(parts)
 
 
 class _Hook:
     """Adds a part's answer to a projection's."""
 
-    def __init__(self, part: nn.Module) -> None:
-        self._part = part
+    def __init__(self, part: LowRank) -> None:
+        self.part = part
 
     def __call__(
         self, module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor
     ) -> torch.Tensor:
-        added: torch.Tensor = self._part(inputs[0])
+        added: torch.Tensor = self.part(inputs[0])
         return output + added
 
 
@@ -97,6 +96,19 @@ def _sizes(module: nn.Module) -> tuple[int, int]:
         msg = f"fit an adapter beside {type(module).__name__}: it has no weight"
         raise EncoderLoadError(msg)
     return weight.shape[0], weight.shape[1]
+
+
+def merged_weight(module: nn.Module) -> torch.Tensor:
+    """The weight of a linear map with what an adapter beside it adds."""
+    weight = module.weight
+    if not isinstance(weight, torch.Tensor):
+        msg = f"read {type(module).__name__}: it has no weight"
+        raise EncoderLoadError(msg)
+    weight = weight.detach()
+    for hook in module._forward_hooks.values():
+        if isinstance(hook, _Hook):
+            weight = weight + (hook.part.up.weight @ hook.part.down.weight).detach()
+    return weight
 
 
 def write_adapter(network: nn.Module, base: str, folder: Path) -> None:

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from encoders.base import EncoderLoadError
+from encoders.packed import Packed, can_pack
 
 #: Texts that share one forward pass; sorted by length first, so padding stays small.
 BATCH_ROWS = 16
@@ -28,6 +29,8 @@ class Backbone:
     Args:
         folder: holds config.json, *.safetensors and the tokenizer's files.
         max_tokens: tokens past this (or past the model's positions) are not read.
+        form: how states are computed where nothing learns; "torch" is the model as it
+            is, the others are `encoders.packed.FORMS`.
 
     Attributes:
         model: takes `input_ids` and `attention_mask`, gives `last_hidden_state`.
@@ -35,7 +38,7 @@ class Backbone:
         max_tokens: T at most.
     """
 
-    def __init__(self, folder: Path, *, max_tokens: int) -> None:
+    def __init__(self, folder: Path, *, max_tokens: int, form: str) -> None:
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
@@ -59,6 +62,24 @@ class Backbone:
         self.max_tokens = min(max_tokens, _positions(self.model, max_tokens))
         self._pad: int = self._tokenizer.pad_token_id or 0
         self._ids("ready")
+        self.serve(form)
+
+    def serve(self, form: str) -> None:
+        """Take another form from now on.
+
+        Raises:
+            EncoderLoadError: this type of model has no such form.
+        """
+        if form != "torch" and not can_pack(self.model):
+            kind = getattr(self.model.config, "model_type", "unknown")
+            msg = f"serve text model as {form}: only as torch, its type is '{kind}'"
+            raise EncoderLoadError(msg)
+        self.form = form
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget what was made of the weights for serving: they have changed."""
+        self._packed: Packed | None = None
 
     def tokens(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids, int64 (B, T), `NO_TOKEN` after the last of a text."""
@@ -70,7 +91,13 @@ class Backbone:
 
     def states(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """The mean of the last states over the tokens of each row, float32 (B, H)."""
+        if not len(ids_BT):
+            return torch.empty((0, self.hidden))
         length = (ids_BT != NO_TOKEN).sum(dim=1)
+        if self.form != "torch" and not torch.is_grad_enabled():
+            self._packed = self._packed or Packed(self.model, self.form)
+            rows = zip(ids_BT, length.tolist(), strict=True)
+            return self._packed([ids[:count] for ids, count in rows])
         if torch.is_grad_enabled() or len(ids_BT) <= BATCH_ROWS:
             return self._forward(ids_BT, length)
         out = torch.empty((len(ids_BT), self.hidden))
@@ -90,7 +117,7 @@ class Backbone:
         return ids or [self._pad]
 
     def _forward(self, ids_BT: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        longest = int(length.max()) if len(length) else 1
+        longest = int(length.max())
         ids_BT = ids_BT[:, :longest]
         mask_BT = ids_BT != NO_TOKEN
         known_BT = ids_BT.where(mask_BT, torch.tensor(self._pad))

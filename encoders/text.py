@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 #: Settings that only say where things are found; a vector does not depend on them.
 PLACES = ("model", "download")
+SERVES = ("auto", "torch", "float32", "bfloat16", "int8")
 TUNES = ("none", "adapter", "full")
 
 
@@ -42,6 +44,8 @@ class TextConfig(EncoderConfig):
             are computed once; "adapter": low-rank weights beside it, saved apart and
             exchanged by `swap_adapter`; "full": all of it, saved with the encoder.
         rank: of the adapter's weights.
+        serve: how the transformer is computed: "torch" as it is, or without padding as
+            "float32", "bfloat16" or "int8"; "auto" is "torch" until `choose_form`.
     """
 
     model: str = DEFAULT_MODEL
@@ -51,11 +55,15 @@ class TextConfig(EncoderConfig):
     ngrams: bool = True
     tune: str = "none"
     rank: int = 8
+    serve: str = "auto"
 
     def __post_init__(self) -> None:
         EncoderConfig.__post_init__(self)
         if self.tune not in TUNES:
             msg = f"read text config: tune is {self.tune!r}, must be one of {TUNES}"
+            raise EncoderLoadError(msg)
+        if self.serve not in SERVES:
+            msg = f"read text config: serve is {self.serve!r}, must be one of {SERVES}"
             raise EncoderLoadError(msg)
         if self.rank < 1:
             msg = f"read text config: rank is {self.rank}, must be at least 1"
@@ -91,7 +99,10 @@ class TextEncoder(TrainableEncoder):
         self.width = self.config.width
         folder = find_backbone(self.config.model, download=self.config.download)
         self.backbone_sha256 = hash_backbone(folder)
-        self._backbone = Backbone(folder, max_tokens=self.config.max_tokens)
+        self._backbone = Backbone(
+            folder, max_tokens=self.config.max_tokens, form=self._form()
+        )
+        self.serving: dict[str, Any] = {}
         self.network = seeded(
             lambda: TextNetwork(
                 self._backbone,
@@ -164,8 +175,17 @@ class TextEncoder(TrainableEncoder):
         return torch.cat([first, bucket, thin(amount)], dim=1)
 
     def save(self, folder: Path) -> None:
-        """See `Encoder.save`; an adapter is also written apart, for `swap_adapter`."""
+        """See `Encoder.save`.
+
+        An adapter is also written apart, for `swap_adapter`, and `config.json` gets
+        what `choose_form` measured.
+        """
         super().save(folder)
+        if self.serving:
+            path = folder / "config.json"
+            about = json.loads(path.read_text(encoding="utf-8"))
+            text = json.dumps({**about, "serving": self.serving}, indent=2) + "\n"
+            path.write_text(text, encoding="utf-8")
         if self.config.tune == "adapter":
             from encoders.adapter import write_adapter
 
@@ -185,6 +205,32 @@ class TextEncoder(TrainableEncoder):
         weights = read_adapter(self.network, self._base(), folder)
         self.restore(weights, str(folder))
 
+    def choose_form(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Serve in the fastest form that keeps the vectors, by measurement here.
+
+        Call it after the last training, with some hundred texts: the fingerprint
+        follows the form.
+
+        Returns: the form, and speed and loss of each form; kept with the encoder.
+        """
+        from encoders.serving import choose_form
+
+        self.serving = choose_form(self, texts)
+        return self.serving
+
+    def serve(self, form: str) -> None:
+        """Compute the transformer in this form from now on, and renew the fingerprint.
+
+        Raises:
+            EncoderLoadError: this type of model has no such form.
+        """
+        self._backbone.serve(form)
+        self.config = dataclasses.replace(self.config, serve=form)
+        self.seal()
+
+    def _form(self) -> str:
+        return "torch" if self.config.serve == "auto" else self.config.serve
+
     def _base(self) -> str:
         """Names all that adapters have in common: settings and n-grams."""
         state = self.network.state_dict()
@@ -199,7 +245,7 @@ class TextEncoder(TrainableEncoder):
             "name": Path(self.config.model).name,
             "sha256": self.backbone_sha256,
         }
-        return {**kept, "backbone": backbone, "preparation": 2}
+        return {**kept, "serve": self._form(), "backbone": backbone, "preparation": 2}
 
 
 def read_text(payload: Any) -> str:

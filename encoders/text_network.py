@@ -99,6 +99,12 @@ class TextNetwork(nn.Module):
         self.adapter = Adapter(backbone.model, rank=rank) if tune == "adapter" else None
         self.transformer = backbone.model if tune == "full" else None
 
+    def train(self, mode: bool = True) -> TextNetwork:
+        """See `Module.train`; what was made of the weights for serving is forgotten."""
+        self._backbone.renew()
+        super().train(mode)
+        return self
+
     def split(
         self, rows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
