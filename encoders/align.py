@@ -51,7 +51,7 @@ class AlignConfig:
         check_every: steps between two judgements.
     """
 
-    steps: int = 320
+    steps: int = 480
     trial_steps: int = 40
     batch: int = 128
     rate: float = 2e-3
@@ -175,7 +175,8 @@ def _learn(
     for left, pair in zip(range(len(lesson.pairs), 0, -1), lesson.pairs, strict=True):
         before = {m: _state(lesson.encoders[m].network) for m in pair}
         spell = (trials_until - time.monotonic()) / left
-        run.practise([pair], config.trial_steps, time.monotonic() + spell)
+        until_then = time.monotonic() + spell
+        run.practise([pair], config.trial_steps, until_then, trial=True)
         if lesson.gain.get(pair, 1.0) > 0:
             proven.append(pair)
             continue
@@ -207,7 +208,9 @@ class _Run:
         self.steps = 0
         self.planned = len(lesson.pairs) * config.trial_steps + config.steps
 
-    def practise(self, pairs: Sequence[Pair], steps: int, until: float) -> None:
+    def practise(
+        self, pairs: Sequence[Pair], steps: int, until: float, *, trial: bool = False
+    ) -> None:
         """So many steps, or as many as fit, the pairs in turn; the average is kept."""
         lesson, config = self.lesson, self.config
         moving = {m: lesson.encoders[m].network for pair in pairs for m in pair}
@@ -221,8 +224,10 @@ class _Run:
         began, planned, step = time.monotonic(), steps, 0
         while step < planned and (time.monotonic() < until or not step):
             pair = pairs[step % len(pairs)]
+            # the rate rises slowly in a trial, too: it is the start of a training
+            whole = config.steps if trial else planned
             for group in optimiser.param_groups:
-                group["lr"] = config.rate * rate_share(step / planned)
+                group["lr"] = config.rate * rate_share(min(1.0, step / max(1, whole)))
             optimiser.zero_grad(set_to_none=True)
             lesson.loss(pair, next(batches[pair]), self.changes).backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
