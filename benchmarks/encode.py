@@ -95,7 +95,9 @@ class EncodeRig:
         )
         self._job_id = jobs.submit(self.local, ["encode"], job)["encode"]
         topics = [self.prefix + "embeddings", self.prefix + "dead-letters"]
-        self._reader = assigned(self.local.bootstrap, topics)
+        # one that asked more often would be the broker's work, not the job's
+        patient = {"fetch.wait.max.ms": 200}
+        self._reader = assigned(self.local.bootstrap, topics, **patient)
         return self
 
     def __exit__(self, *error: object) -> None:

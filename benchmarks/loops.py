@@ -26,6 +26,7 @@ from benchmarks.by_hand import FeaturesByHand
 from benchmarks.cpu import CpuClock
 from benchmarks.payments import PaymentFrames, PaymentObjects, draw_payments
 from benchmarks.reader import assigned, frame_columns
+from connectors.topics import MAX_VALUE_BYTES
 from pipelines.keeper import tie_to
 from pipelines.scorer import TREE_FILE
 
@@ -88,6 +89,7 @@ def producer_of(bootstrap: str) -> Any:
             "bootstrap.servers": bootstrap,
             "linger.ms": 5,
             "batch.size": 1_000_000,
+            "message.max.bytes": MAX_VALUE_BYTES,
             "queue.buffering.max.messages": 1_000_000,
         }
     )

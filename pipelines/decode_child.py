@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
+import math
 import os
 import resource
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -79,15 +80,23 @@ def serve(
     decoders: Mapping[str, Decode],
     pipe: Connection,
     payloads: SharedBytes,
-    answers: SharedBytes,
+    both: Sequence[SharedBytes],
 ) -> None:
-    """Decode what is asked for until the other end of the pipe is closed."""
+    """Decode what is asked for until the other end of the pipe is closed.
+
+    Args:
+        decoders: by modality.
+        pipe: where questions come from and answers go to.
+        payloads: holds what is to be decoded.
+        both: hold the arrays of one batch and of the next, in turn.
+    """
     pipe.send_bytes(b"ready")
     while True:
         try:
             asked = json.loads(pipe.recv_bytes())
         except EOFError:
             return
+        answers = both[asked["turn"]]
         answers.begin()
         told: list[Any] = []
         decode = decoders[asked["modality"]]
@@ -111,7 +120,7 @@ def _put(answers: SharedBytes, start: int, array: NDArray[Any]) -> int:
 
 
 def take(answers: SharedBytes, told: list[Any]) -> list[Any]:
-    """What `serve` put into the answers: arrays, copied, or `Refused`."""
+    """What `serve` put into the answers: arrays that lie there, or `Refused`."""
     found: list[Any] = []
     start = STEP
     for first, second in told:
@@ -119,9 +128,8 @@ def take(answers: SharedBytes, told: list[Any]) -> list[Any]:
             found.append(Refused(first, second))
             continue
         dtype = np.dtype(first)
-        stop = start + dtype.itemsize * int(np.prod(second))
-        array = np.frombuffer(answers.read(start, stop), dtype).reshape(second)
-        found.append(array.copy())
+        stop = start + dtype.itemsize * math.prod(second)
+        found.append(np.frombuffer(answers.read(start, stop), dtype).reshape(second))
         start = -(-stop // STEP) * STEP
     return found
 
@@ -136,16 +144,17 @@ def run(load: Callable[[Path], Mapping[str, Decode]]) -> None:
     """Serve with the arguments that `DecoderProcess` gives on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("numbers", type=int, nargs=5)
+    parser.add_argument("numbers", type=int, nargs=6)
     args = parser.parse_args()
-    parent_pid, memory_mb, pipe, payloads, answers = args.numbers
+    parent_pid, memory_mb, pipe, *shared = args.numbers
     tie_to(parent_pid)
     faulthandler.enable()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     decoders = load(args.folder)
     limit_memory(memory_mb)
     try:
-        serve(decoders, Connection(pipe), SharedBytes(payloads), SharedBytes(answers))
+        payloads, *both = map(SharedBytes, shared)
+        serve(decoders, Connection(pipe), payloads, both)
     except MemoryError:
         os._exit(NO_MEMORY)
 

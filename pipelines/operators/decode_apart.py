@@ -61,7 +61,9 @@ class DecoderProcess:
         self, folder: Path, limits: DecodeLimits, *, child: Sequence[str] = CHILD
     ) -> None:
         self._folder, self._limits, self._child = folder, limits, child
-        self._payloads, self._answers = SharedBytes(), SharedBytes()
+        self._payloads = SharedBytes()
+        self._both = (SharedBytes(), SharedBytes())
+        self._turn = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._is_ready = self._is_stuck = False
@@ -75,7 +77,11 @@ class DecoderProcess:
         return self._process.pid if self._process else 0
 
     def begin(self, modality: str, payloads: Sequence[bytes]) -> None:
-        """Let a batch be decoded; `finish` gives what became of it."""
+        """Let a batch be decoded; `finish` gives what became of it.
+
+        The arrays of the batch before the last one are overwritten from here on.
+        """
+        self._turn = 1 - self._turn
         self._asked = (modality, list(payloads))
         self._send(self._asked[1])
 
@@ -103,12 +109,13 @@ class DecoderProcess:
     def close(self) -> None:
         """End the process."""
         self._end()
-        self._payloads.close()
-        self._answers.close()
+        for shared in (self._payloads, *self._both):
+            shared.close()
 
     def _launch(self) -> None:
         self._pipe, inner = Pipe()
-        files = [inner.fileno(), self._payloads.fd, self._answers.fd]
+        shared = [one.fd for one in (self._payloads, *self._both)]
+        files = [inner.fileno(), *shared]
         numbers = [os.getpid(), self._limits.memory_mb, *files]
         command = [python(), *self._child, str(self._folder), *map(str, numbers)]
         self._is_ready = self._is_stuck = False
@@ -128,7 +135,11 @@ class DecoderProcess:
         for payload in payloads:
             stop = self._payloads.write(stop, payload)
         self._answers.write(0, AT.pack(0))
-        asked = {"modality": self._asked[0], "sizes": [len(one) for one in payloads]}
+        asked = {
+            "modality": self._asked[0],
+            "turn": self._turn,
+            "sizes": [len(one) for one in payloads],
+        }
         assert self._pipe is not None
         try:
             self._pipe.send_bytes(json.dumps(asked).encode())
@@ -173,6 +184,10 @@ class DecoderProcess:
         except (EOFError, OSError):
             return None
         return told
+
+    @property
+    def _answers(self) -> SharedBytes:
+        return self._both[self._turn]
 
     def _at(self) -> int:
         """Which payload of the batch is in work."""

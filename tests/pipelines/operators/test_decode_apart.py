@@ -98,6 +98,15 @@ def test_a_process_that_is_stopped_or_killed_with_a_payload_costs_that(process):
     ]
 
 
+def test_the_arrays_of_a_batch_stay_while_the_next_is_decoded(process):
+    process.begin("image", [b"a", b"bc"])
+    first = process.finish()
+    process.begin("image", [b"ddd", b"exit", b"e"])
+    second = process.finish()
+    assert [one.tobytes() for one in first] == [b"a", b"bc"]
+    assert [second[0].tobytes(), second[2].tobytes()] == [b"ddd", b"e"]
+
+
 def test_a_process_that_cannot_start_says_where_to_look(tmp_path):
     child = ["-c", "raise SystemExit('no such library')"]
     process = DecoderProcess(tmp_path, LIMITS, child=child)
