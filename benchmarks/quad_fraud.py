@@ -23,10 +23,11 @@ import torch
 from numpy.typing import NDArray
 
 from automl.candidates import TreeCandidate
-from automl.evaluate import auc, average_precision
+from automl.evaluate import auc, average_precision, ece
 from automl.registry import Registry
 from automl.task import TaskSpec
 from benchmarks.quad_fraud_archive import build_archive, quad_task
+from benchmarks.reliability_diagram import Curve, curve_of, svg_of
 from connectors.records import MODALITIES
 from encoders import load_encoders
 from fusion.config import FusionConfig
@@ -105,6 +106,28 @@ def through_the_product(scorer: Scorer, week: Week, seed: int) -> Figures:
     shuffled[there, image] = week.vectors[order, image]
     found["images shuffled"] = scored(week.mask, shuffled)
     return found
+
+
+def calibration(scorer: Scorer, week: Week) -> dict[str, tuple[float, float, Curve]]:
+    """Of complete and of incomplete cases: calibration error, base rate, diagram."""
+    count = week.mask.sum(axis=1)
+    everything = scorer.score(week.x, week.vectors, week.mask).score
+    bare = week.mask.copy()
+    bare[:, 1:] = False
+    alone = scorer.score(week.x, week.vectors, bare).score
+    groups = {
+        "all four there": (count == len(MODALITIES), everything),
+        "some missing": (count < len(MODALITIES), everything),
+        "media withheld": (count > 0, alone),
+    }
+    return {
+        name: (
+            ece(week.y[rows], score[rows]),
+            float(week.y[rows].mean()),
+            curve_of(week.y[rows], score[rows]),
+        )
+        for name, (rows, score) in groups.items()
+    }
 
 
 def beside(train_week: Week, week: Week, folder: Path, seed: int) -> Figures:
@@ -190,7 +213,9 @@ def run(data: Path, seed: int, budget_s: float) -> dict[str, Any]:
         train_week = week_of(data, "train", folder, TRAIN_WEEK)
         fitted = FittedRows.read(folder)
         assert np.array_equal(fitted.y, train_week.y)
-        found = through_the_product(Scorer.load(folder), week, seed)
+        scorer = Scorer.load(folder)
+        found = through_the_product(scorer, week, seed)
+        calibrated = calibration(scorer, week)
         found |= beside(train_week, week, folder, seed)
     return {
         "seed": seed,
@@ -198,6 +223,7 @@ def run(data: Path, seed: int, budget_s: float) -> dict[str, Any]:
         "cases": len(week.y),
         "frauds": int(week.y.sum()),
         "figures": found,
+        "calibration": calibrated,
     }
 
 
@@ -213,8 +239,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=3600.0, metavar="S")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--diagram", type=Path, metavar="SVG", help="of the last seed")
     options = parser.parse_args(argv)
     runs = [run(options.data, seed, options.budget) for seed in options.seeds]
+    if options.diagram is not None:
+        curves = {name: one[2] for name, one in runs[-1]["calibration"].items()}
+        title = f"quad-fraud (composed), test week, seed {runs[-1]['seed']}"
+        options.diagram.write_text(svg_of(curves, title), encoding="utf-8")
     if options.json:
         print(json.dumps(runs))
         return 0
@@ -225,6 +256,10 @@ def main(argv: list[str] | None = None) -> int:
             f"{name:34s} AUC {mean[0]:.4f} ({spread[0]:.4f})"
             f"  AP {mean[1]:.4f} ({spread[1]:.4f})"
         )
+    for name in runs[0]["calibration"]:
+        errors = [one["calibration"][name][0] for one in runs]
+        base = runs[0]["calibration"][name][1]
+        print(f"{name:34s} ECE {np.mean(errors):.4f} (base rate {base:.4f})")
     return 0
 
 
