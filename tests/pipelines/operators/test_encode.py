@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from automl.keys import key_of
+from connectors.codec import decode_frame
 from connectors.feature_rows import VALUES
 from connectors.origins import Origins
 from connectors.records import Place
@@ -145,6 +146,29 @@ def test_a_large_frame_is_encoded_in_batches(runtime, operator, rows_of, tables)
     out = runtime.give(operator, 0, rows_of("text", *events, frame=True))
     assert operator.calls == [4, 4, 1]
     assert list(vectors(out, tables)) == [f"e{i}" for i in range(9)]
+
+
+def test_what_is_of_one_case_keeps_its_order(runtime, operator, rows_of, tables):
+    words = ["call", "me", "later", "free", "prize", "win", "money", "now", "call me"]
+    out = []
+    for first in (0, 5):  # a full batch with a rest, then one that waits
+        events = [
+            {"event_time_ms": AT_MS, "case_id": f"k{i % 2}", "event_id": f"e{i}"}
+            | {"text": words[i]}
+            for i in range(first, min(first + 5, 9))
+        ]
+        out += runtime.give(operator, 0, rows_of("text", *events, frame=True))
+    out += runtime.wait(operator, 20)
+    rows = tables(out)["run.embeddings"]
+    for case, ids in {"k0": [0, 2, 4, 6, 8], "k1": [1, 3, 5, 7]}.items():
+        found = [row["event_id"] for row in rows if row["case_id"] == case]
+        assert found == [f"e{i}" for i in ids]
+    keys = {(row["case_id"], key) for _, key, v in out for row in frame_rows(v)}
+    assert len(keys) == 2  # one partition for each case
+
+
+def frame_rows(value):
+    return decode_frame(value).to_pylist()
 
 
 def test_an_equal_payload_is_decoded_and_encoded_once(
