@@ -19,6 +19,7 @@ from pipelines import retrain_job as module
 from pipelines.fitted_rows import FittedRows
 from pipelines.retrain_job import RetrainConfig, Retrainer
 from pipelines.scorer import TREE_FILE
+from tests.pipelines.test_followed_trust import decided, wrong_half_the_time
 
 FEATURES = ("amount", "age")
 TASK = TaskSpec.from_json({"name": "tiny", "features": list(FEATURES)}).resolve(
@@ -382,3 +383,15 @@ def gappy_features(x, rows):
     """Features of some of the rows, at their places."""
     batch = decode_frame(features(x).value)
     return value("features", encode_frame(batch.take(pa.array(rows))))
+
+
+def test_decisions_and_labels_of_the_topics_turn_a_wrong_modality_down(retrainer):
+    _, said, y = wrong_half_the_time(CASES)
+    batch = decided(ids(CASES), said, np.zeros(CASES))
+    retrainer.take(value("decisions", encode_frame(batch)))
+    assert retrainer.follow_trust() is None
+    retrainer.take(labels(y))
+    made = retrainer.follow_trust()
+    assert made.version == 2
+    assert made.manifest.reliability["text"] < 0.5
+    assert (made.folder / "fusion" / "weights").read_bytes() == b"carried over"
