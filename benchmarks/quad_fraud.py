@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from automl.candidates import TreeCandidate
@@ -135,11 +134,8 @@ def beside(train_week: Week, week: Week, folder: Path, seed: int) -> Figures:
     tree = TreeCandidate.load(folder / TREE_FILE)
     tree_logit = tree.predict_logit(week.x)
     oof = TreeCandidate.fit_out_of_fold(train_week.x, train_week.y, seed=seed)
-    model = load_fusion(folder / FUSION_FOLDER)
-    with torch.inference_mode():
-        mask = torch.from_numpy(week.mask)
-        readings = model.read(torch.from_numpy(week.vectors), mask)
-        evidence = (model.evidence(readings) * model.tokens_there(mask)).numpy()
+    fusion = FusionScorer(load_fusion(folder / FUSION_FOLDER))
+    evidence = fusion.evidence(week.vectors, week.mask)
     found = {
         "tabular": judged(week, tree_logit),
         "sum of modalities": judged(week, tree_logit + evidence[:, 1:4].sum(axis=1)),
@@ -153,7 +149,7 @@ def beside(train_week: Week, week: Week, folder: Path, seed: int) -> Figures:
         masks = [one.mask.copy() for one in (train_week, week)]
         for mask_N in masks:
             mask_N[:, column] = False
-        fusion = fit_fusion(
+        other = fit_fusion(
             train_week.vectors,
             masks[0],
             train_week.y,
@@ -162,7 +158,7 @@ def beside(train_week: Week, week: Week, folder: Path, seed: int) -> Figures:
             seed=seed,
             budget_s=600.0,
         )
-        out = FusionScorer(fusion).score(week.vectors, masks[1], tree_logit)
+        out = FusionScorer(other).score(week.vectors, masks[1], tree_logit)
         found[f"trained without {name}"] = judged(week, out.logit)
     return found
 
@@ -193,7 +189,6 @@ def _late_mlp(
 
 def run(data: Path, seed: int, budget_s: float) -> dict[str, Any]:
     """One seed: `sluice train` on the train week, and the test week judged."""
-    torch.set_num_threads(1)
     began = time.process_time()
     with tempfile.TemporaryDirectory() as home:
         archive = build_archive(data, split="train", history=True)

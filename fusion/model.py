@@ -238,6 +238,15 @@ class FusionScorer:
             parts = (out.logit, gates, out.fused, out.said)
             return Fused(*(part.numpy() for part in parts))
 
+    def evidence(
+        self, x: NDArray[np.float32], mask: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """What each token says taken alone, before any gate: (B, T) log-odds."""
+        with torch.inference_mode():
+            there = torch.from_numpy(mask)
+            said = self.model.evidence(self.model.read(torch.from_numpy(x), there))
+            return (said * self.model.tokens_there(there)).numpy()
+
     def agreement(
         self, x: NDArray[np.float32], mask: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
