@@ -30,7 +30,7 @@ from benchmarks.reliability_diagram import Curve, curve_of, svg_of
 from connectors.records import MODALITIES
 from encoders import load_encoders
 from fusion.config import FusionConfig
-from fusion.model import FusionScorer
+from fusion.scorer import FusionScorer
 from fusion.store import load_fusion
 from fusion.train import fit_fusion
 from pipelines.fitted_rows import FittedRows

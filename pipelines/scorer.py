@@ -18,7 +18,7 @@ from automl.registry import ArtefactError, Manifest, verify
 from connectors.records import MODALITIES
 from encoders.base import Encoder
 from encoders.store import load_encoder
-from fusion.model import FusionScorer
+from fusion.scorer import FusionScorer
 from fusion.store import load_fusion
 
 TREE_FILE = "tree.txt"

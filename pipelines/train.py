@@ -25,7 +25,8 @@ from connectors.records import MODALITIES
 from encoders import build_encoder, save_encoders
 from encoders.align import fit_encoders
 from encoders.base import Encoder
-from fusion.model import FusionConfig, FusionModel, FusionScorer
+from fusion.model import FusionConfig, FusionModel
+from fusion.scorer import FusionScorer
 from fusion.store import save_fusion
 from fusion.train import fit_fusion, untaught_fusion
 from pipelines.fitted_rows import FittedRows

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fusion.model import FusionConfig, FusionScorer
+from fusion.model import FusionConfig
 from fusion.reliability import Reliability
+from fusion.scorer import FusionScorer
 from fusion.train import fit_fusion
 
 TEXT = 1

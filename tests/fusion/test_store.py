@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fusion.config import FusionConfig, FusionLoadError
-from fusion.model import FusionScorer
+from fusion.scorer import FusionScorer
 from fusion.store import load_fusion, save_fusion
 from tests.fusion.small_model import model
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from fusion.model import FusionConfig, FusionModel, FusionScorer
+from fusion.model import FusionConfig, FusionModel
+from fusion.scorer import FusionScorer
 from fusion.train import FusionFitError, fit_fusion
 
 CONFIG = FusionConfig(width=32, dim=16, hidden=16)

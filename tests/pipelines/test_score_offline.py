@@ -9,7 +9,7 @@ from automl.candidates import TreeCandidate
 from connectors.archive import Archive
 from connectors.schemas import DECISIONS, TIME
 from encoders import load_encoders
-from fusion.model import FusionScorer
+from fusion.scorer import FusionScorer
 from fusion.store import load_fusion
 from pipelines import score_offline as module
 from pipelines.decision_ids import decision_id

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.model import FusionConfig, FusionScorer
+from fusion.model import FusionConfig
+from fusion.scorer import FusionScorer
 from tests.fusion.small_model import model
 
 
