@@ -92,7 +92,7 @@ def fit_classes(
         seed: of the head, the batches and the changes to the items.
         epochs: how often each item is seen.
         batch: items per step.
-        rate: peak learning rate.
+        rate: peak learning rate; `encoder.rates` says who takes which share of it.
         progress: told after every epoch.
 
     Raises:
@@ -126,11 +126,16 @@ def _learn(
 ) -> None:
     choice = np.random.default_rng(seed)
     changes = torch.Generator().manual_seed(seed)
-    encoder.network.train().requires_grad_(requires_grad=True)
+    encoder.network.train()
     learning = nn.ModuleList([encoder.network, head])
     average = WeightAverage({"all": learning}, AVERAGE_DECAY)
+    shares = [*encoder.rates(), (list(head.parameters()), 1.0)]
+    groups = [{"params": part, "share": share} for part, share in shares]
+    weights = [weight for part, _ in shares for weight in part]
+    for weight in weights:
+        weight.requires_grad = True
     optimiser = torch.optim.AdamW(
-        learning.parameters(), lr=rate, weight_decay=WEIGHT_DECAY
+        groups, lr=rate, weight_decay=WEIGHT_DECAY, fused=True
     )
     per_epoch = math.ceil(len(y_N) / batch)
     for epoch in range(epochs):
@@ -139,14 +144,14 @@ def _learn(
         for at, part in enumerate(parts):
             for group in optimiser.param_groups:
                 done = (epoch * per_epoch + at) / (epochs * per_epoch)
-                group["lr"] = rate * rate_share(done)
+                group["lr"] = rate * group["share"] * rate_share(done)
             rows = torch.from_numpy(part)
             x = encoder.augment(x_N[rows], changes)
             logit = head(functional.normalize(encoder.forward(x), dim=1))
             loss = functional.cross_entropy(logit, y_N[rows], label_smoothing=SMOOTHING)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(learning.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(weights, 1.0)
             optimiser.step()
             average.take()
             told += float(loss.detach())

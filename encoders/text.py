@@ -21,6 +21,7 @@ from encoders.trainable import TrainableEncoder
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from encoders.text_network import TextNetwork
 
@@ -160,6 +161,10 @@ class TextEncoder(TrainableEncoder):
             decoded = prepared.get(self.modality, torch.empty(0))
         settle(self.network, decoded, seed=self.config.seed)
         self.seal()
+
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """See `TextNetwork.rates`."""
+        return self.network.rates()
 
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator

@@ -6,6 +6,8 @@ n-grams, `K` width of their basis, `D` shared width. No row of a batch sees anot
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -18,6 +20,11 @@ from encoders.ngrams import CHAR_SLOTS, SLOTS
 BUCKETS = 2**15
 #: Directions kept of the n-grams; more when the vectors are wider than this.
 BASIS_WIDTH = 256
+#: Shares of the learning rate: of an adapter, of a transformer's last layer, and of
+#: each layer against the one above it.
+ADAPTER_SHARE = 0.5
+TOP_SHARE = 0.1
+SHARE_DOWN = 0.9
 #: Under this a spread is none: the state is the same for every text.
 LEAST_SPREAD = 1e-6
 
@@ -105,6 +112,19 @@ class TextNetwork(nn.Module):
         super().train(mode)
         return self
 
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """The weights that learn, and which share of the learning rate they take.
+
+        The line takes all of it, an adapter half; a transformer a tenth in its last
+        layer and less in each one below. Its table of words stays as it is.
+        """
+        found = [(list(self.line.parameters()), 1.0)]
+        if self.adapter is not None:
+            found.append((list(self.adapter.parameters()), ADAPTER_SHARE))
+        if self.transformer is not None:
+            found += layer_rates(self.transformer)
+        return found
+
     def split(
         self, rows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -129,3 +149,26 @@ class TextNetwork(nn.Module):
             found = torch.cat([found, self.grams(rows[:, self.read :])], dim=1)
         out: torch.Tensor = self.line(found)
         return out
+
+
+def layer_rates(transformer: nn.Module) -> list[tuple[list[nn.Parameter], float]]:
+    """The weights of each layer, deepest first, and what share of the rate it takes.
+
+    A layer is what carries a number in its name; embeddings are left out.
+    """
+    layers: dict[int, list[nn.Parameter]] = {}
+    tables = {
+        id(weight)
+        for name, module in transformer.named_modules()
+        for weight in module.parameters(recurse=False)
+        if isinstance(module, nn.Embedding) or name.startswith("embeddings")
+    }
+    for name, weight in transformer.named_parameters():
+        number = re.search(r"\.(\d+)\.", name)
+        if id(weight) not in tables and number is not None:
+            layers.setdefault(int(number.group(1)), []).append(weight)
+    top = max(layers, default=0)
+    return [
+        (weights, TOP_SHARE * SHARE_DOWN ** (top - number))
+        for number, weights in sorted(layers.items())
+    ]

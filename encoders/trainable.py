@@ -65,6 +65,10 @@ class TrainableEncoder(Encoder):
         """
         return
 
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """The weights that learn, and which share of the learning rate they take."""
+        return [(list(self.network.parameters()), 1.0)]
+
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoders.base import EncoderLoadError
+from encoders.classify import fit_classes
 from encoders.store import load_encoder
 from encoders.text import TextConfig, TextEncoder
 
@@ -220,3 +221,28 @@ def test_items_settle_a_network_that_holds_the_transformer(
         frozen.encode(TEXTS) @ frozen.encode(TEXTS).T,
         atol=1e-3,
     )
+
+
+def test_each_layer_takes_less_of_the_rate_than_the_one_above(tiny_bert: Path) -> None:
+    shares = [share for _, share in build(tiny_bert, "full").rates()]
+    assert shares == pytest.approx([1.0, 0.09, 0.1])
+    assert [share for _, share in build(tiny_bert, "adapter").rates()] == [1.0, 0.5]
+    assert len(build(tiny_bert, "none").rates()) == 1
+
+
+def test_classes_are_learnt_by_the_transformer_and_its_table_of_words_stays(
+    tiny_bert: Path,
+) -> None:
+    encoder = build(tiny_bert, "full")
+    texts = [f"{word} {place}" for word in ("win", "home") for place in range(12)]
+    before = {k: v.clone() for k, v in encoder.network.state_dict().items()}
+    head = fit_classes(
+        encoder, texts, [0] * 12 + [1] * 12, classes=2, seed=0, epochs=6, batch=8
+    )
+    told = head.predict(encoder.encode(["win now", "home now"]))
+    assert told.argmax(axis=1).tolist() == [0, 1]
+    after = encoder.network.state_dict()
+    table = "transformer.embeddings.word_embeddings.weight"
+    assert torch.equal(after[table], before[table])
+    query = "transformer.encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(after[query], before[query])
