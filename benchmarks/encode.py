@@ -173,7 +173,13 @@ class EncodeRig:
                 cpu, threads = clocks[0].seconds(), clocks[1].seconds()
                 ends = [cpu, threads, samples[-1], busy_s()]
         if not ends or ends[2][1] == clocks[2][1]:
-            return {"events": count, "missing": count - got, "dead": self._dead}
+            lost = {"events_per_s": 0.0, "other_cores": 0.0, "cpu_us_per_event": {}}
+            return {
+                "events": count,
+                "missing": count - got,
+                "dead": self._dead,
+                **lost,
+            }
         (began_s, before), (ended_s, after) = clocks[2], ends[2]
         events = after - before
         stages = {f"{n}_us": round(1e6 * s / events, 1) for n, s in ends[1].items()}
@@ -252,14 +258,14 @@ def share_of_bound(
     raw = (before["events_per_s"] + after["events_per_s"]) / 2
     kafka_s = kafka["us_per_event"] / 1e6
     bound = CORES / (1 / raw + kafka_s)
-    used_us = sum(job.get("cpu_us_per_event", {}).values())
+    used_us = sum(job["cpu_us_per_event"].values())
     raw_us = sum(before[n] + after[n] for n in ("decode_us", "encode_us")) / 2
     return {
         "raw_forward_per_s": round(raw, 1),
         "raw": [before, after],
         "raw_kafka": kafka,
         "bound_events_per_s": round(bound, 1),
-        "share_of_bound": round(job.get("events_per_s", 0.0) / bound, 3),
+        "share_of_bound": round(job["events_per_s"] / bound, 3),
         "share_of_bound_in_cpu": round((raw_us + 1e6 * kafka_s) / used_us, 3)
         if used_us
         else 0.0,
@@ -308,38 +314,3 @@ def _growth(rig: EncodeRig, say: Say) -> dict[str, Any]:
         return sum(rig.run(m, 1024)["missing"] for m in rig.config.modalities)
 
     return growth(sample_mb, work, rig.config.minutes, say)
-
-
-def table(found: dict[str, Any]) -> str:
-    """The same numbers for people."""
-    lines = [f"{found['cores']} cores of {found['cpu']}, {NODES} nodes, broker beside"]
-    for modality, run in found["encode"].items():
-        cpu = ", ".join(f"{n} {us}" for n, us in run["cpu_us_per_event"].items())
-        lines += [
-            f"{modality:<6} {run['events_per_s']:>9,} events/s, "
-            f"{run['share_of_bound']} of the bound {run['bound_events_per_s']:,}; "
-            f"in CPU time {run['share_of_bound_in_cpu']}",
-            f"{'':7}bare loop {run['raw_forward_per_s']:,} events/s on a core, "
-            f"Kafka {run['raw_kafka']['us_per_event']} us an event",
-            f"{'':7}CPU an event: {cpu}; others took {run['other_cores']} cores",
-        ]
-    cache = found["cache"]
-    lines.append(
-        f"repeats: {cache['encoded']} of {cache['events']} events of "
-        f"{cache['payloads']} payloads were encoded"
-    )
-    kept = found["memory"]
-    for name, one in kept["nodes"].items():
-        lines.append(f"{name}: {one['node_mb']} MB, decoding {one['decode_mb']} MB")
-    fixed = ", ".join(f"{name} {mb}" for name, mb in kept["fixed"].items())
-    lines.append(
-        f"together {kept['resident_mb']} MB of planned {kept['planned_mb']}: "
-        f"{NODES} x (model {kept['model_mb']}, {fixed})"
-    )
-    if "growth" in found:
-        told = found["growth"]
-        lines.append(
-            f"memory grew by {told['growth']:.1%} in {told['minutes']} minutes"
-        )
-    lines.append(f"missing: {found['missing']}, took {found['seconds']:.0f} s")
-    return "\n".join(lines)

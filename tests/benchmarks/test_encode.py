@@ -15,7 +15,7 @@ JOB = {
     "missing": 0,
     "dead": 0,
     "events_per_s": 900.0,
-    "other_cores": 0.1,
+    "other_cores": 0.02,
     "cpu_us_per_event": {"read_us": 50.0, "encode_us": 1550.0, "decode_us": 400.0},
 }
 
@@ -85,6 +85,13 @@ def test_the_table_shows_the_same_numbers(measured, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "256 of 2048 events of 256 payloads were encoded" in shown
     assert "900.0 events/s" in shown
+    assert "other processes were at work" not in shown
+
+
+def test_a_busy_machine_is_told(measured, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(JOB, "other_cores", 0.8)
+    cli.main(["bench", "--encode", "--home", str(tmp_path)])
+    assert "other processes were at work" in capsys.readouterr().out
 
 
 def test_threads_are_told_apart_by_their_names():
