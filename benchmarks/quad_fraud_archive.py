@@ -113,6 +113,10 @@ def quad_task() -> dict[str, Any]:
     add(terminal, "sum", "1d 7d 14d 30d", label)
     add(terminal, "last", "30d", label)
     add(terminal, "age", "30d", {})
+    features.append(
+        {"name": "terminal_large_age_30d", **terminal, "agg": "age", "window": "30d"}
+        | {"where": "TX_AMOUNT>200"}
+    )
     return {
         "name": "quad-fraud",
         "entities": {"customer": "CUSTOMER_ID", "terminal": "TERMINAL_ID"},
