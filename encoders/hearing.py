@@ -58,16 +58,18 @@ class LogMel:
         if not self._strong:
             return jitter(x, generator, shift=(0.04, 0.06), scale=(0.08, 0.2))
         x = jitter(x, generator, shift=(0.06, 0.08), scale=(0.12, 0.25), bend=0.02)
-        x = colour_bands(x, generator, most=8.0 / DB_PER_UNIT)
-        x = add_floor(
-            x,
+        worse = colour_bands(x, generator, most=8.0 / DB_PER_UNIT)
+        worse = add_floor(
+            worse,
             generator,
             low=1.0 - 80.0 / DB_PER_UNIT,
             high=1.0 - 20.0 / DB_PER_UNIT,
             tilt=25.0 / DB_PER_UNIT,
             sharpness=DB_PER_UNIT / DB_PER_NEPER,
-        )
-        return hide_stripes(x.clamp(min=-1.0), generator, bands=0.15, time=0.15)
+        ).clamp(min=-1.0)
+        worse = hide_stripes(worse, generator, bands=0.15, time=0.15)
+        half = torch.rand((len(x), 1, 1, 1), generator=generator) < 0.5
+        return torch.where(half, worse, x)
 
 
 class Pretrained:
