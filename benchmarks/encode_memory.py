@@ -13,6 +13,8 @@ import psutil
 
 from benchmarks.loops import alone
 from benchmarks.media import Payloads
+from encoders.decoding import DECODERS
+from pipelines.operators.decode_apart import DecodeLimits, DecoderProcess
 from pipelines.stack_settings import (
     DIRECT_MB,
     FRAMEWORK_HEAP_MB,
@@ -51,7 +53,7 @@ def planned(model_folder: Path, nodes: int, batch_rows: int) -> dict[str, Any]:
     fixed = {
         "jvm_limits_mb": JVM_MB + OVERHEAD_MB,
         "python_and_libraries_mb": round(bare["libraries_mb"]),
-        "decoding_mb": round(bare["decoding_mb"]),
+        "decoding_mb": round(_decoding(model_folder)),
     }
     model = round(bare["model_mb"])
     each = sum(fixed.values())
@@ -75,21 +77,21 @@ def _bare(model_folder: Path, batch_rows: int) -> dict[str, float]:
         for first in range(0, BATCHES * batch_rows, batch_rows):
             of = [payloads[n] for n in range(first, first + batch_rows)]
             encoder.encode([encoder.decode(one) for one in of])
-    return {
-        "libraries_mb": libraries,
-        "model_mb": taken() - libraries,
-        "decoding_mb": alone(_decoding, model_folder)["mb"],
-    }
+    return {"libraries_mb": libraries, "model_mb": taken() - libraries}
 
 
-def _decoding(model_folder: Path) -> dict[str, float]:
-    from encoders.decoding import load_decoders
-
-    for modality, decode in load_decoders(model_folder / "encoders").items():
-        payloads = Payloads(modality)
-        for number in range(64):
-            decode(payloads[number])
-    return {"mb": psutil.Process().memory_info().rss / 2**20}
+def _decoding(model_folder: Path) -> float:
+    """Megabytes of a process that has decoded a batch of each modality."""
+    folder = model_folder / "encoders"
+    process = DecoderProcess(folder, DecodeLimits())
+    try:
+        for modality in [m for m in DECODERS if (folder / m).is_dir()]:
+            payloads = Payloads(modality)
+            process.begin(modality, [payloads[n] for n in range(64)])  # type: ignore[misc]
+            process.finish()
+        return float(psutil.Process(process.pid).memory_info().rss / 2**20)
+    finally:
+        process.close()
 
 
 def growth(
