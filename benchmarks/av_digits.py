@@ -8,7 +8,8 @@ image      accuracy on pictures of the test pairs, learnt on those of the train 
 audio      the same of clips: speakers known, takes 5-9 never heard
 speakers   accuracy on each speaker, learnt on the three others
 fusion     pairs damaged until each modality alone is at 0.6 to 0.8: accuracy of each,
-           of the product of their probabilities, and of a learnt joint head
+           of the product of their probabilities, and of that product with a learnt
+           gate for each modality
 retrieval  mean average precision of test clips among test pictures and back, relevant
            is the same digit: `heard` aligned on the train pairs without labels;
            `unheard` for each speaker left out, by digits learnt from labels
@@ -25,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.digits import (
@@ -41,6 +41,7 @@ from benchmarks.digits import (
     read_pairs,
     read_week,
 )
+from benchmarks.opinions import both_ways, fit_gate, gated
 from encoders.align import AlignConfig, fit_encoders
 from encoders.classify import ClassHead, fit_classes
 from encoders.trainable import TrainableEncoder
@@ -54,7 +55,7 @@ RATE = {"image": 2e-3, "audio": 3e-3}
 CEILING_S = 3600.0
 #: The single accuracy that damage aims at, and the levels it may have.
 DAMAGED_ACCURACY = 0.78
-LEVELS = np.round(np.arange(0.4, 3.0, 0.1), 1)
+LEVELS = np.round(np.arange(0.2, 3.0, 0.05), 2)
 
 Reader = Callable[[list[Any]], Floats]
 
@@ -102,10 +103,10 @@ class Bench:
         return {**found, "mean": float(np.mean(each)), "worst": min(each)}
 
     def fusion(self) -> dict[str, float]:
-        """Accuracy of test pairs that are damaged, by each, product and joint head.
+        """Accuracy of test pairs that are damaged, by each, product and gated product.
 
         A fifth of the train pairs' clips, and the pictures they come with, teach the
-        joint head and set the damage; the readers of one modality learn on the rest.
+        gate and set the damage; the readers of one modality learn on the rest.
         """
         choice = np.random.default_rng(self.seed)
         rows = dict(zip(("image", "audio"), self.train, strict=True))
@@ -128,9 +129,8 @@ class Bench:
             found[modality] = float(hit.mean())
         truth = self.items["image"].digit[self.test[0]]
         product = (told[0] + told[1]).argmax(axis=1)
-        joint = LogisticRegression(C=0.1, max_iter=500)
-        joint.fit(views(*learnt), self.items["image"].digit[self.train[0][aside]])
-        fused = joint.predict(views(*told))
+        gate = fit_gate(learnt, self.items["image"].digit[self.train[0][aside]])
+        fused = gated(told, gate).argmax(axis=1)
         return {
             **found,
             "product": float((product == truth).mean()),
@@ -231,37 +231,6 @@ class Bench:
             if hit.mean() <= DAMAGED_ACCURACY:
                 break
         return float(level)
-
-
-def views(a_NK: Floats, b_NK: Floats) -> Floats:
-    """What the joint head reads: both opinions, and each weighted by its certainty."""
-    sure = [np.exp(x).max(axis=1, keepdims=True) for x in (a_NK, b_NK)]
-    return np.hstack([a_NK, b_NK, a_NK * sure[0], b_NK * sure[1], a_NK + b_NK])
-
-
-def both_ways(near: Floats, same: Any, name: str) -> dict[str, float]:
-    """Mean average precision of clips (rows) for pictures (columns), and back."""
-    return {
-        f"{name}_audio_to_image": mean_average_precision(near, same),
-        f"{name}_image_to_audio": mean_average_precision(near.T, same.T),
-    }
-
-
-def mean_average_precision(near_QN: Floats, same_QN: Any) -> float:
-    """Mean over the queries of the precision at each relevant item, nearest first.
-
-    Queries that nothing is relevant to do not count.
-
-    Example:
-        >>> near, same = np.array([[0.9, 0.8, 0.1]]), np.array([[True, False, True]])
-        >>> round(mean_average_precision(near, same), 4)
-        0.8333
-    """
-    known = np.asarray(same_QN).any(axis=1)
-    order = np.argsort(-near_QN[known], axis=1, kind="stable")
-    hit = np.take_along_axis(np.asarray(same_QN)[known], order, axis=1)
-    precision = hit.cumsum(axis=1) / np.arange(1, hit.shape[1] + 1)
-    return float(((precision * hit).sum(axis=1) / hit.sum(axis=1)).mean())
 
 
 PARTS = ("agreement", "image", "audio", "speakers", "fusion", "retrieval")

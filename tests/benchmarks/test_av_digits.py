@@ -69,13 +69,6 @@ def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "images.parquet: no such file" in capsys.readouterr().err
 
 
-def test_precision_of_a_perfect_order_and_of_the_worst():
-    same = np.array([[True, False, True, False]])
-    assert av_digits.mean_average_precision(same.astype(float), same) == 1.0
-    worst = av_digits.mean_average_precision(1.0 - same, same)
-    assert worst == pytest.approx((1 / 3 + 2 / 4) / 2)
-
-
 def test_damage_keeps_the_form_and_repeats():
     picture, clip = np.zeros((1, 32, 32), np.uint8), np.ones(100, np.float32)
     for modality, item in (("image", picture), ("audio", clip)):
