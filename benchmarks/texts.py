@@ -36,7 +36,7 @@ FOLDS = 5
 #: Inverse strength of the penalty of the logistic regression.
 FREEDOM = 10.0
 QUESTION_KINDS = 6
-EPOCHS, BATCH_TEXTS = 4, 32
+EPOCHS, BATCH_TEXTS = 3, 32
 CHUNK_TEXTS = 512
 
 Labels = NDArray[np.int64]
