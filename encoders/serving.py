@@ -23,8 +23,8 @@ LEAST_COSINE = 0.99
 MOST_DRIFT = 1e-5
 #: A form must be this much faster than torch to be taken.
 LEAST_GAIN = 1.2
-ROUNDS = 3
-MOST_TEXTS = 256
+ROUNDS = 2
+MOST_TEXTS = 64
 
 
 def choose_form(encoder: TextEncoder, texts: Sequence[str]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def choose_form(encoder: TextEncoder, texts: Sequence[str]) -> dict[str, Any]:
 
     Args:
         encoder: ends in the chosen form.
-        texts: what is read here; at most 256 of them are measured.
+        texts: what is read here; at most 64 of them are measured.
 
     Returns: `form`, and under `measured` per form: `gain` (CPU time of torch over its
         own), `cosine` (the least, to torch in float32), `drift` (the most a vector
