@@ -68,6 +68,7 @@ def decisions_value(rows: int) -> bytes:
             "model_version": np.ones(rows, np.int64),
             "modalities": pa.array([["tabular"]] * rows),
             **{f"gate_{modality}": np.zeros(rows) for modality in MODALITIES},
+            "evidence": pa.array([[]] * rows, pa.list_(pa.float32())),
             "reasons": ["[]"] * rows,
             "event_time": numbers,
             "created_ms": numbers,
