@@ -42,8 +42,9 @@ from benchmarks.digits import (
     read_week,
 )
 from benchmarks.opinions import both_ways, fit_gate, gated
-from encoders.align import AlignConfig, fit_encoders
+from encoders.align import fit_encoders
 from encoders.classify import ClassHead, fit_classes
+from encoders.practice import AlignConfig
 from encoders.trainable import TrainableEncoder
 
 DATA = Path("../shared/data")
@@ -106,7 +107,7 @@ class Bench:
         """Accuracy of test pairs that are damaged, by each, product and gated product.
 
         A fifth of the train pairs' clips, and the pictures they come with, teach the
-        gate and set the damage; the readers of one modality learn on the rest.
+        gate and set the damage; the readers of one modality learn on all other items.
         """
         choice = np.random.default_rng(self.seed)
         rows = dict(zip(("image", "audio"), self.train, strict=True))
@@ -115,7 +116,7 @@ class Bench:
         aside = np.isin(self.train[1], choice.permutation(clips)[: len(clips) // 5])
         learnt, told, found = [], [], {}
         for modality, items in self.items.items():
-            known = np.unique(rows[modality][~aside])
+            known = np.setdiff1d(rows[modality], rows[modality][aside])
             both = [items.decoded[row] for row in known]
             both += damaged(modality, both, 1.2, choice)
             digit = np.tile(items.digit[known], 2)

@@ -32,6 +32,8 @@ NODES = CORES = 2
 STALL_S = 60.0
 #: Flink gathers what operators count at most so often.
 METRICS_S = 12.0
+#: Runs as long as the measured one before it: the JVM still compiles in the first.
+WARM_UP = 2
 #: Payloads that the events share which show the cache.
 DISTINCT = 256
 #: Threads of a TaskManager by what they are for.
@@ -96,7 +98,7 @@ class EncodeRig:
         self._job_id = jobs.submit(self.local, ["encode"], job)["encode"]
         topics = [self.prefix + "embeddings", self.prefix + "dead-letters"]
         # one that asked more often would be the broker's work, not the job's
-        patient = {"fetch.wait.max.ms": 200}
+        patient = {"fetch.wait.max.ms": 200, "fetch.min.bytes": 2**20}
         self._reader = assigned(self.local.bootstrap, topics, **patient)
         return self
 
@@ -230,7 +232,7 @@ def _one(rig: EncodeRig, modality: str, say: Say) -> dict[str, Any]:
     )
     guess = 1e6 / sum(raw_forward(loop, CORES)[n] for n in ("decode_us", "encode_us"))
     say(f"{modality}: {guess:,.0f} events/s in a bare loop on each of {CORES} cores")
-    rig.run(modality, int(guess * CORES * config.seconds))  # to warm up
+    rig.run(modality, int(guess * CORES * WARM_UP * config.seconds))
     before = raw_forward(loop, CORES)
     job = rig.run(modality, int(guess * CORES * config.seconds))
     after = raw_forward(loop, CORES)

@@ -10,54 +10,31 @@ Legend: `N` cases.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
 
 from encoders.base import MODALITIES, EncoderError
+from encoders.checkpoint import Checkpoint
+from encoders.device import at_work, learning_device
 from encoders.lesson import Cases, Lesson
-from encoders.pace import WeightAverage, rate_share
+from encoders.practice import AlignConfig, Practice, Progress, state_of
 from encoders.trainable import CHUNK_ROWS, TrainableEncoder
 from encoders.unseen import Pair
 
-#: Told the share done (0..1) and a line a person can read.
-Progress = Callable[[float, str], None]
 #: Decoded items, or what `prepare_items` made of them.
 Items = Mapping[str, Sequence[Any] | torch.Tensor]
 
 #: The share of the budget that trials may take.
 TRIAL_SHARE = 0.5
-#: How much of the averaged weights stays at each step.
-AVERAGE_DECAY = 0.98
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AlignConfig:
-    """How the encoders are trained.
-
-    Attributes:
-        steps: batches of what is learnt together; they decide how long it takes.
-        trial_steps: batches in which a pair alone must show that it can be learnt.
-        batch: cases per step.
-        rate: peak learning rate.
-        temperature: divides the similarities of the contrastive lesson, at the start.
-        held_out: share of each modality's items kept aside to judge by.
-        check_every: steps between two judgements.
-    """
-
-    steps: int = 480
-    trial_steps: int = 40
-    batch: int = 128
-    rate: float = 2e-3
-    temperature: float = 0.1
-    held_out: float = 0.08
-    check_every: int = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +85,7 @@ def fit_encoders(
     budget_s: float,
     progress: Progress | None = None,
     config: AlignConfig | None = None,
+    checkpoint: Path | None = None,
 ) -> AlignReport:
     """Train the encoders in place on the cases, and seal them with new fingerprints.
 
@@ -124,32 +102,46 @@ def fit_encoders(
         budget_s: ceiling on the wall clock, preparation included.
         progress: told after every judgement.
         config: how to train.
+        checkpoint: file that says at every judgement where the training stands. One
+            that was cut off goes on from there, to the same weights; the file stays
+            when it is done, and is the caller's to delete.
 
     Raises:
-        EncoderError: `rows` or `labels` do not fit the encoders and items.
+        EncoderError: `rows` or `labels` do not fit the encoders and items, or there is
+            no such device.
+        EncoderLoadError: the checkpoint is damaged.
     """
     began = time.monotonic()
     config = config or AlignConfig()
     rows_N4, labels_N = _check(encoders, items, rows, labels)
     prepared = prepare_items(encoders, items)
     cases = Cases(prepared=prepared, rows=rows_N4, labels=labels_N)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        lesson = Lesson(
-            encoders,
-            cases,
-            temperature=config.temperature,
-            held_out=config.held_out,
-            seed=seed,
-        )
-        try:
-            steps, kept = _learn(lesson, config, seed, began + budget_s, progress)
-        finally:
-            for encoder in encoders.values():
-                encoder.seal()
+    keeper = None
+    if checkpoint is not None:
+        keeper = Checkpoint(checkpoint, _purpose(encoders, cases, config, seed))
+    device = learning_device(config.device)
+    try:
+        with (
+            torch.random.fork_rng(),
+            at_work([e.network for e in encoders.values()], device),
+        ):
+            torch.manual_seed(seed)
+            lesson = Lesson(
+                encoders,
+                cases,
+                temperature=config.temperature,
+                held_out=config.held_out,
+                seed=seed,
+                device=device,
+            )
+            practice = Practice(lesson, config, seed, progress, keeper)
+            kept = _learn(lesson, practice, config, began + budget_s)
+    finally:
+        for encoder in encoders.values():
+            encoder.seal()
     seconds = time.monotonic() - began
     return AlignReport(
-        steps=steps,
+        steps=practice.steps,
         kept=kept,
         seconds=seconds,
         gain=dict(lesson.gain),
@@ -157,115 +149,50 @@ def fit_encoders(
 
 
 def _learn(
-    lesson: Lesson,
-    config: AlignConfig,
-    seed: int,
-    until: float,
-    progress: Progress | None,
-) -> tuple[int, tuple[str, ...]]:
-    """Steps done, and the modalities that learnt; the others stay as they came.
+    lesson: Lesson, practice: Practice, config: AlignConfig, until: float
+) -> tuple[str, ...]:
+    """The modalities that learnt; the others stay as they came.
 
     Pairs that tell nothing of each other pull their networks nowhere in particular,
     hard enough to keep the others from learning. So each pair is tried alone first.
     """
-    run = _Run(lesson, config, seed, progress)
-    given = {m: _state(e.network) for m, e in lesson.encoders.items()}
-    proven: list[Pair] = []
+    given = {m: state_of(e.network) for m, e in lesson.encoders.items()}
+    until -= practice.take_up()
     trials_until = time.monotonic() + TRIAL_SHARE * (until - time.monotonic())
-    for left, pair in zip(range(len(lesson.pairs), 0, -1), lesson.pairs, strict=True):
-        before = {m: _state(lesson.encoders[m].network) for m in pair}
-        spell = (trials_until - time.monotonic()) / left
-        until_then = time.monotonic() + spell
-        run.practise([pair], config.trial_steps, until_then, trial=True)
-        if lesson.gain.get(pair, 1.0) > 0:
-            proven.append(pair)
-            continue
-        for modality, state in before.items():
-            lesson.encoders[modality].network.load_state_dict(state)
-    if proven:
-        run.practise(proven, config.steps, until)
-    paid = {m for p in proven if lesson.gain.get(p, 1.0) > 0 for m in p}
+    for pair in lesson.pairs[practice.trials :]:
+        before = {m: state_of(lesson.encoders[m].network) for m in pair}
+        left = len(lesson.pairs) - practice.trials
+        spell_s = (trials_until - time.monotonic()) / left
+        until_then = time.monotonic() + spell_s
+        practice.practise([pair], config.trial_steps, until_then, trial=True)
+        proven = lesson.gain.get(pair, 1.0) > 0
+        if not proven:
+            for modality, state in before.items():
+                lesson.encoders[modality].network.load_state_dict(state)
+        practice.end_trial(pair, proven=proven)
+    if practice.proven:
+        practice.practise(practice.proven, config.steps, until)
+    paid = {m for p in practice.proven if lesson.gain.get(p, 1.0) > 0 for m in p}
     for modality in given.keys() - paid:
         lesson.encoders[modality].network.load_state_dict(given[modality])
-    return run.steps, tuple(m for m in lesson.encoders if m in paid)
+    return tuple(m for m in lesson.encoders if m in paid)
 
 
-class _Run:
-    """Batches, changes and steps of one training."""
-
-    def __init__(
-        self,
-        lesson: Lesson,
-        config: AlignConfig,
-        seed: int,
-        progress: Progress | None,
-    ) -> None:
-        self.lesson = lesson
-        self.config = config
-        self.progress = progress
-        self.choice = np.random.default_rng(seed)
-        self.changes = torch.Generator().manual_seed(seed)
-        self.steps = 0
-        self.planned = len(lesson.pairs) * config.trial_steps + config.steps
-
-    def practise(
-        self, pairs: Sequence[Pair], steps: int, until: float, *, trial: bool = False
-    ) -> None:
-        """So many steps, or as many as fit, the pairs in turn; the average is kept."""
-        lesson, config = self.lesson, self.config
-        moving = {m: lesson.encoders[m].network for pair in pairs for m in pair}
-        average = WeightAverage(moving, AVERAGE_DECAY)
-        weights = lesson.weights(pairs)
-        optimiser = torch.optim.AdamW(weights, lr=config.rate, weight_decay=0.02)
-        batches = {
-            pair: _batches(lesson.cases_of(pair), config.batch, self.choice)
-            for pair in pairs
-        }
-        began, planned, step = time.monotonic(), steps, 0
-        while step < planned and (time.monotonic() < until or not step):
-            pair = pairs[step % len(pairs)]
-            # the rate rises slowly in a trial, too: it is the start of a training
-            whole = config.steps if trial else planned
-            for group in optimiser.param_groups:
-                group["lr"] = config.rate * rate_share(min(1.0, step / max(1, whole)))
-            optimiser.zero_grad(set_to_none=True)
-            lesson.loss(pair, next(batches[pair]), self.changes).backward()
-            nn.utils.clip_grad_norm_(weights, 1.0)
-            optimiser.step()
-            average.take()
-            step += 1
-            per_step_s = (time.monotonic() - began) / step
-            fitting = step + int((until - time.monotonic()) / per_step_s)
-            planned = min(steps, max(step, fitting))
-            if step % config.check_every == 0 or step >= planned:
-                average.swap()
-                lesson.judge(pairs, config.batch)
-                average.swap()
-                self._tell(self.steps + step, pairs)
-        average.hand_over()
-        self.steps += step
-
-    def _tell(self, steps: int, pairs: Sequence[Pair]) -> None:
-        if self.progress is None:
-            return
-        told = [f"{a}-{b} {self.lesson.gain.get((a, b), 0.0):.0%}" for a, b in pairs]
-        line = f"align {steps}: found above chance among items never seen: "
-        self.progress(min(1.0, steps / self.planned), line + ", ".join(told))
-
-
-def _state(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {k: v.detach().clone() for k, v in network.state_dict().items()}
-
-
-def _batches(
-    learn: NDArray[np.intp], size: int, choice: np.random.Generator
-) -> Iterator[NDArray[np.intp]]:
-    """Batches without end; each case once before any comes again."""
-    size = min(size, len(learn))
-    while True:
-        order = choice.permutation(learn)
-        for start in range(0, len(order) - size + 1, size):
-            yield order[start : start + size]
+def _purpose(
+    encoders: Mapping[str, TrainableEncoder],
+    cases: Cases,
+    config: AlignConfig,
+    seed: int,
+) -> str:
+    """Names all that the training depends on, but for the time it may take."""
+    fingerprints = {m: encoders[m].fingerprint for m in sorted(cases.prepared)}
+    told = json.dumps([asdict(config), seed, fingerprints], sort_keys=True)
+    found = hashlib.sha256(told.encode())
+    for part in (cases.rows, cases.labels):
+        found.update(np.ascontiguousarray(part).data)
+    for modality in sorted(cases.prepared):
+        found.update(cases.prepared[modality].contiguous().numpy().data)
+    return found.hexdigest()
 
 
 def _check(

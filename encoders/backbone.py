@@ -100,7 +100,7 @@ class Backbone:
             return self._packed([ids[:count] for ids, count in rows])
         if torch.is_grad_enabled() or len(ids_BT) <= BATCH_ROWS:
             return self._forward(ids_BT, length)
-        out = torch.empty((len(ids_BT), self.hidden))
+        out = torch.empty((len(ids_BT), self.hidden), device=ids_BT.device)
         for rows in length.argsort(stable=True).split(BATCH_ROWS):
             out[rows] = self._forward(ids_BT[rows], length[rows])
         return out

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from encoders.base import MODALITIES
+from encoders.device import short_sums
 from encoders.objectives import ContrastiveLoss
 from encoders.trainable import CHUNK_ROWS, TrainableEncoder
 from encoders.unseen import Pair, split_by_item
@@ -48,6 +49,7 @@ class Lesson:
 
     Attributes:
         pairs: pairs of modalities that two or more cases hold.
+        contrast: the loss of each pair; its temperature learns, too.
         gain: per pair, how far its loss on unseen items lies below chance, as a share
             of chance; 0 says the two tell nothing of each other. A pair that cannot
             be judged has none.
@@ -61,18 +63,20 @@ class Lesson:
         temperature: float,
         held_out: float,
         seed: int,
+        device: torch.device,
     ) -> None:
         self.encoders = {m: encoders[m] for m in MODALITIES if m in cases.prepared}
         self.cases = cases
+        self.device = device
         split = split_by_item(cases.rows, cases.labels, held_out, seed)
         self._learn = split.learn
         self._judges = split.judge
         self.gain: dict[Pair, float] = {}
         every = combinations(self.encoders, 2)
         self.pairs: list[Pair] = [p for p in every if len(self.cases_of(p)) > 1]
-        self._contrast = nn.ModuleDict(
+        self.contrast = nn.ModuleDict(
             {"-".join(pair): ContrastiveLoss(temperature) for pair in self.pairs}
-        )
+        ).to(device)
 
     def cases_of(self, pair: Pair) -> NDArray[np.intp]:
         """Cases that teach the pair: they hold both, and are not labelled 1."""
@@ -80,14 +84,21 @@ class Lesson:
         both = (self._learn[:, columns] >= 0).all(axis=1)
         return np.flatnonzero(both & (self.cases.labels == 0))
 
-    def weights(self, pairs: Iterable[Pair]) -> list[nn.Parameter]:
-        """Every weight that learns from these pairs, ready for gradients."""
-        learning: list[nn.Module] = [self._contrast["-".join(p)] for p in pairs]
+    def rates(self, pairs: Iterable[Pair]) -> list[tuple[list[nn.Parameter], float]]:
+        """The weights that learn from these pairs, ready for gradients.
+
+        Beside each group, which share of the learning rate it takes.
+        """
+        pairs = list(pairs)
+        contrast = [w for p in pairs for w in self.contrast["-".join(p)].parameters()]
+        found = [(contrast, 1.0)]
         for modality in sorted({modality for pair in pairs for modality in pair}):
-            network = self.encoders[modality].network
-            network.train().requires_grad_(requires_grad=True)
-            learning.append(network)
-        return [weight for network in learning for weight in network.parameters()]
+            self.encoders[modality].network.train()
+            found += self.encoders[modality].rates()
+        for weights, _ in found:
+            for weight in weights:
+                weight.requires_grad = True
+        return found
 
     def loss(
         self, pair: Pair, batch: NDArray[np.intp], changes: torch.Generator
@@ -99,10 +110,13 @@ class Lesson:
             distinct, back = np.unique(item, return_inverse=True)
             encoder = self.encoders[modality]
             x = self.cases.prepared[modality][torch.from_numpy(distinct)]
-            unit = functional.normalize(encoder.forward(encoder.augment(x, changes)))
-            sides.append((item, unit[torch.from_numpy(back)]))
+            x = encoder.augment(x, changes).to(self.device)
+            with short_sums(self.device):
+                vectors = encoder.forward(x)
+            unit = functional.normalize(vectors.float())
+            sides.append((item, unit[torch.from_numpy(back).to(self.device)]))
         (item_a, a), (item_b, b) = sides
-        loss: torch.Tensor = self._contrast["-".join(pair)](a, b, item_a, item_b)[0]
+        loss: torch.Tensor = self.contrast["-".join(pair)](a, b, item_a, item_b)[0]
         return loss.mean()
 
     def judge(self, pairs: Iterable[Pair], batch: int) -> None:
@@ -123,8 +137,8 @@ class Lesson:
         for start in range(0, len(chosen), batch):
             part = slice(start, start + batch)
             (item_a, a), (item_b, b) = ((i[part], v[part]) for i, v in sides)
-            loss, chance = self._contrast["-".join(pair)](a, b, item_a, item_b)
-            saved.append(chance - loss.numpy())
+            loss, chance = self.contrast["-".join(pair)](a, b, item_a, item_b)
+            saved.append(chance - loss.cpu().numpy())
             chances.append(chance)
         below, chance_N = np.concatenate(saved), np.concatenate(chances)
         if chance_N.mean() <= 0:
@@ -142,7 +156,8 @@ class Lesson:
         x = self.cases.prepared[modality][torch.from_numpy(distinct)]
         encoder = self.encoders[modality]
         encoder.network.eval()
-        parts = [encoder.forward(part) for part in x.split(CHUNK_ROWS)]
+        with short_sums(self.device):
+            parts = [encoder.forward(p.to(self.device)) for p in x.split(CHUNK_ROWS)]
         encoder.network.train()
-        unit = functional.normalize(torch.cat(parts), dim=1)
-        return item, unit[torch.from_numpy(back)]
+        unit = functional.normalize(torch.cat(parts).float(), dim=1)
+        return item, unit[torch.from_numpy(back).to(self.device)]

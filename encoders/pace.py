@@ -33,12 +33,15 @@ class WeightAverage:
     Args:
         networks: by name; they are read, never changed, until `hand_over`.
         decay: how much of the average stays at each step, once it has warmed up.
+
+    Attributes:
+        steps: taken so far.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], decay: float) -> None:
         self._networks = dict(networks)
         self._decay = decay
-        self._steps = 0
+        self.steps = 0
         self._mean = {
             name: {k: v.detach().clone() for k, v in network.state_dict().items()}
             for name, network in self._networks.items()
@@ -46,9 +49,9 @@ class WeightAverage:
 
     def take(self) -> None:
         """Count the weights as they are now."""
-        self._steps += 1
+        self.steps += 1
         # A young average forgets faster, so the first random weights do not linger.
-        keep = min(self._decay, self._steps / (self._steps + 9.0))
+        keep = min(self._decay, self.steps / (self.steps + 9.0))
         with torch.no_grad():
             for name, network in self._networks.items():
                 mean = self._mean[name]
@@ -57,6 +60,13 @@ class WeightAverage:
                         mean[key].lerp_(now, 1.0 - keep)
                     else:
                         mean[key].copy_(now)
+
+    def take_up(self, mean: Mapping[str, torch.Tensor], steps: int) -> None:
+        """Go on from an average of so many steps, its tensors named NETWORK.KEY."""
+        self.steps = steps
+        for name, own in self._mean.items():
+            for key, value in own.items():
+                value.copy_(mean[f"{name}.{key}"])
 
     def copy(self) -> dict[str, dict[str, torch.Tensor]]:
         """The average as state dicts by name, safe to keep."""

@@ -7,6 +7,8 @@ n-grams, `K` width of their basis, `D` shared width. No row of a batch sees anot
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import nn
@@ -111,6 +113,11 @@ class TextNetwork(nn.Module):
         self._backbone.renew()
         super().train(mode)
         return self
+
+    def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Self:
+        """See `Module._apply`: the transformer goes along to another device."""
+        self._backbone.model._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
         """The weights that learn, and which share of the learning rate they take.

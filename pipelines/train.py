@@ -71,6 +71,7 @@ def train(
     until: str | None = None,
     config: TrainConfig | None = None,
     say: Say | None = None,
+    checkpoint: Path | None = None,
 ) -> ModelVersion:
     """Fit a model on the labelled cases of an archive, judge it forward in time, store.
 
@@ -88,6 +89,9 @@ def train(
         until: day before which the last of them lies.
         config: how to fit.
         say: told one line per step.
+        checkpoint: file in which the encoders' training is written down while it
+            lasts. The same training, cut off, goes on from there; it is deleted when
+            the model is stored.
 
     Raises:
         TaskError: the task does not fit the archive.
@@ -109,7 +113,7 @@ def train(
     fit = np.arange(int(len(y) * config.fit_share))
     later = np.arange(len(fit), len(y))
     _check_classes(y, fit, later)
-    vectors = _learn(encoders, joined, y, fit, config, say)
+    vectors = _learn(encoders, joined, y, fit, config, say, checkpoint)
     judged = _Fitted.on(joined, y, vectors, fit, config)
     tree_logit, logit = judged.logits(joined, vectors, later)
     score = 1.0 / (1.0 + np.exp(-logit))
@@ -127,7 +131,7 @@ def train(
         FittedRows(joined.features, y, joined.event_time_ms).write(stage)
         save_fusion(whole.fusion, stage / FUSION_FOLDER)
         save_encoders(encoders, stage / ENCODERS_FOLDER)
-        return registry.save(
+        version = registry.save(
             name,
             stage,
             parent=None,
@@ -143,6 +147,9 @@ def train(
             metrics=metrics,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return version
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +208,7 @@ def _learn(
     fit: NDArray[np.intp],
     config: TrainConfig,
     say: Say,
+    checkpoint: Path | None,
 ) -> NDArray[np.float32] | None:
     """Trains the encoders; gives vectors of all cases, or None without media."""
     encoders["tabular"].fit_scaling(joined.features[fit])
@@ -223,6 +231,7 @@ def _learn(
         seed=config.seed,
         budget_s=config.align_budget_s,
         progress=lambda share, line: say(line),
+        checkpoint=checkpoint,
     )
     say(f"encoders trained in {report.seconds:.0f} s, {report.steps} steps")
     vectors = embed(joined, encoders)

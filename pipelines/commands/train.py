@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         until=args.until,
         config=config,
         say=say,
+        checkpoint=args.home / "training" / args.name,
     )
     if registry.champion(args.name) is None:
         registry.promote(args.name, version.version)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.align import AlignConfig, fit_encoders, prepare_items
+from encoders.align import fit_encoders, prepare_items
 from encoders.base import EncoderError
+from encoders.practice import AlignConfig
 from encoders.trainable import TrainableEncoder
 
 Make = Callable[..., bytes]

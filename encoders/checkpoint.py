@@ -1,0 +1,93 @@
+"""Where a training stands, in one file, so that one cut off goes on from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from encoders.base import EncoderLoadError
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a training needs to go on.
+
+    Attributes:
+        tensors: weights, moments and states of random generators, by name.
+        told: everything else, as JSON values.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    told: dict[str, Any]
+
+
+class Checkpoint:
+    """One file that always holds a whole standing, the newest.
+
+    Args:
+        path: of the file; its folder is made when it is first written.
+        purpose: names all that the training depends on; the standing of another
+            training is not taken up.
+    """
+
+    def __init__(self, path: Path, purpose: str) -> None:
+        self._path = path
+        self._purpose = purpose
+
+    def read(self) -> Standing | None:
+        """Where the same training stood, or None when it never began.
+
+        Raises:
+            EncoderLoadError: the file is damaged.
+        """
+        if not self._path.is_file():
+            return None
+        try:
+            with safe_open(self._path, framework="pt") as held:
+                about = held.metadata() or {}
+                if about.get("purpose") != self._purpose:
+                    return None
+                tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise self._damaged(str(error)) from error
+        told = about.get("told", "")
+        if about.get("sha256") != _digest(tensors, told):
+            msg = "its content does not have the hash written beside it"
+            raise self._damaged(msg)
+        return Standing(tensors, json.loads(told))
+
+    def write(self, standing: Standing) -> None:
+        """Put a standing in the place of the last one."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        told = json.dumps(standing.told)
+        tensors = {
+            k: v.detach().cpu().contiguous() for k, v in standing.tensors.items()
+        }
+        about = {
+            "purpose": self._purpose,
+            "told": told,
+            "sha256": _digest(tensors, told),
+        }
+        fresh = self._path.with_name(self._path.name + ".new")
+        save_file(tensors, fresh, metadata=about)
+        fresh.replace(self._path)
+
+    def _damaged(self, why: str) -> EncoderLoadError:
+        msg = f"go on from {self._path}: {why}; delete the file to begin anew"
+        return EncoderLoadError(msg)
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], told: str) -> str:
+    found = hashlib.sha256(told.encode())
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
