@@ -116,6 +116,11 @@ class CalendarFeature:
     op: str | None = None
     value: int | None = None
 
+    @property
+    def categories(self) -> int:
+        """How many values it numbers from 0 on; 0 when it is a comparison."""
+        return CALENDAR_RANGES[self.field][1] + 1 if self.op is None else 0
+
     def to_dict(self) -> str:
         """Gives the feature as the task file writes it."""
         return self.name

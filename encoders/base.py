@@ -158,6 +158,7 @@ def read_config(config_class: type[C], options: Mapping[str, Any], where: str) -
             raise EncoderLoadError(msg)
         default = known[key].default
         wanted = int if default is dataclasses.MISSING else type(default)
+        wanted = list if wanted is tuple else wanted  # as JSON has it
         fits = isinstance(value, wanted) or (wanted is float and type(value) is int)
         if not fits or (wanted is not bool and isinstance(value, bool)):
             msg = f"read {where}: '{key}' is {value!r}, must be {wanted.__name__}"
@@ -170,7 +171,11 @@ def read_config(config_class: type[C], options: Mapping[str, Any], where: str) -
     if missing:
         msg = f"read {where}: '{missing[0]}' is missing"
         raise EncoderLoadError(msg)
-    return config_class(**options)
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in options.items()
+    }
+    return config_class(**given)
 
 
 def payload_bytes(payload: Any, max_bytes: int) -> bytes:

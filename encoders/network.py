@@ -6,13 +6,15 @@ Nothing here mixes rows of a batch, so a vector never depends on its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import nn
 
 N = TypeVar("N", bound=nn.Module)
+#: Numbers that stand for one category.
+CATEGORY_WIDTH = 8
 
 
 def seeded(build: Callable[[], N], seed: int) -> N:
@@ -79,17 +81,37 @@ class RowMlp(nn.Module):
 
     A value becomes `sign(z) * log1p(|z|)` of `z = (x - center) / scale`, held within
     -10..10; a missing value (NaN) becomes 0, which is what the median gives.
+
+    Args:
+        features: F.
+        width: D.
+        hidden: width of the inner layers.
+        categories: per feature how many categories it numbers from 0 on, 0 for a
+            quantity; () for quantities alone. What is none of them shares a row of
+            the table with what is missing.
     """
 
     center: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, *, features: int, width: int, hidden: int) -> None:
+    def __init__(
+        self, *, features: int, width: int, hidden: int, categories: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.register_buffer("center", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
+        sizes = list(categories) or [0] * features
+        self._coded = [at for at, size in enumerate(sizes) if size]
+        self._plain = [at for at, size in enumerate(sizes) if not size]
+        self._sizes = torch.tensor([sizes[at] for at in self._coded])
+        self._first = (self._sizes + 1).cumsum(0) - self._sizes - 1
+        self.table: nn.Embedding | None = None
+        if self._coded:
+            rows = int((self._sizes + 1).sum())
+            self.table = nn.Embedding(rows, CATEGORY_WIDTH)
+        inputs = len(self._plain) + CATEGORY_WIDTH * len(self._coded)
         self.layers = nn.Sequential(
-            nn.Linear(features, hidden),
+            nn.Linear(inputs, hidden),
             nn.LayerNorm(hidden),
             nn.SiLU(),
             nn.Linear(hidden, hidden),
@@ -101,5 +123,12 @@ class RowMlp(nn.Module):
         """Vectors (B, D), not yet of unit length."""
         z = ((x_BF - self.center) / self.scale).nan_to_num(nan=0.0)
         z = (z.sign() * z.abs().log1p()).clamp(-10.0, 10.0)
+        if self.table is not None:
+            code_BK = x_BF[:, self._coded]
+            sizes = self._sizes.to(x_BF.device)
+            known = (code_BK >= 0) & (code_BK < sizes) & (code_BK == code_BK.floor())
+            row_BK = torch.where(known, code_BK + 1, 0.0).long()
+            codes = self.table(row_BK + self._first.to(x_BF.device)).flatten(1)
+            z = torch.cat([z[:, self._plain], codes], dim=1)
         out: torch.Tensor = self.layers(z)
         return out

@@ -123,9 +123,7 @@ class Practice:
         shares = lesson.rates(pairs)
         weights = [weight for part, _ in shares for weight in part]
         groups = [{"params": part, "share": share} for part, share in shares]
-        optimiser = torch.optim.AdamW(
-            groups, lr=config.rate, weight_decay=WEIGHT_DECAY
-        )
+        optimiser = torch.optim.AdamW(groups, lr=config.rate, weight_decay=WEIGHT_DECAY)
         began, planned = time.monotonic(), steps
         step = first = self._go_on(optimiser, average)
         batches = self._batches(pairs, first)

@@ -1,4 +1,4 @@
-"""Feature rows to vectors: robust scaling and a small network.
+"""Feature rows to vectors: robust scaling, tables of categories, a small network.
 
 Legend: `N` `B` rows, `F` features, in the order of the model's manifest.
 """
@@ -18,11 +18,14 @@ from encoders.trainable import TrainableEncoder
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from encoders.network import RowMlp
 
 #: The quartiles' distance of a normal distribution, in standard deviations.
 NORMAL_IQR = 1.349
+#: Events of a payload, at most.
+MOST_STEPS = 512
 #: No finite float32 exceeds this; larger values are refused.
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -34,13 +37,38 @@ class TabularConfig(EncoderConfig):
     Attributes:
         features: F, how many values a row has.
         hidden: width of the two inner layers.
+        categories: per feature how many categories it numbers from 0 on, 0 for a
+            quantity: [0, 24, 7] for an amount, an hour and a weekday. Without it all
+            are quantities.
+        steps: with more than 1, a payload is the last events of an entity, so many at
+            most, and an LSTM and a Transformer read them in their order.
     """
 
     features: int
     hidden: int = 64
+    categories: tuple[int, ...] = ()
+    steps: int = 1
 
     def __post_init__(self) -> None:
         EncoderConfig.__post_init__(self)
+        if self.categories and (
+            len(self.categories) != self.features
+            or not all(type(size) is int and size >= 0 for size in self.categories)
+        ):
+            msg = (
+                f"read tabular config: categories is {list(self.categories)}, must be "
+                f"one whole number for each of the {self.features} features"
+            )
+            raise EncoderLoadError(msg)
+        if not 1 <= self.steps <= MOST_STEPS:
+            msg = f"read tabular config: steps is {self.steps}, must be 1..{MOST_STEPS}"
+            raise EncoderLoadError(msg)
+        if self.steps > 1 and self.hidden % 4:
+            msg = (
+                f"read tabular config: hidden is {self.hidden}, with steps it must be "
+                "a multiple of 4"
+            )
+            raise EncoderLoadError(msg)
         if self.features < 1 or self.hidden < 1:
             msg = (
                 f"read tabular config: features is {self.features} and hidden is "
@@ -50,25 +78,28 @@ class TabularConfig(EncoderConfig):
 
 
 class TabularEncoder(TrainableEncoder):
-    """A row of feature values, each scaled by its median and quartiles."""
+    """A row of feature values, each scaled by its median and quartiles.
+
+    With `steps` in its config, the rows of an entity's last events, oldest first.
+    """
 
     modality: ClassVar[str] = "tabular"
     config_class: ClassVar[type[EncoderConfig]] = TabularConfig
     config: TabularConfig
-    network: RowMlp
 
     def __init__(self, config: TabularConfig) -> None:
-        from encoders.network import RowMlp, seeded
+        from encoders.network import seeded
 
         self.config = config
         self.width = config.width
-        self.network = seeded(
-            lambda: RowMlp(
-                features=config.features, width=config.width, hidden=config.hidden
-            ),
-            config.seed,
-        )
+        self.network = seeded(lambda: build_network(config), config.seed)
         self.seal()
+
+    @property
+    def rows(self) -> RowMlp:
+        """What reads a single row."""
+        rows: RowMlp = self.network if self.config.steps == 1 else self.network.rows  # type: ignore[assignment]
+        return rows
 
     def fit_scaling(self, x_NF: ArrayLike) -> None:
         """Take median and quartiles of each feature from rows the model may learn from.
@@ -86,33 +117,46 @@ class TabularEncoder(TrainableEncoder):
             )
             raise EncoderLoadError(msg)
         center, scale = robust_scale(x)
-        self.network.center.copy_(torch.from_numpy(center))
-        self.network.scale.copy_(torch.from_numpy(scale))
+        self.rows.center.copy_(torch.from_numpy(center))
+        self.rows.scale.copy_(torch.from_numpy(scale))
         self.seal()
 
     def decode(self, payload: ArrayLike) -> NDArray[np.float32]:
-        """The row as float32 (F,); NaN is allowed and means missing."""
+        """The row as float32 (F,); NaN is allowed and means missing.
+
+        With `steps`, the newest rows as float32 (T, F).
+        """
         try:
             row = np.asarray(payload, dtype=np.float64)
         except (TypeError, ValueError) as error:
             msg = f"feature row cannot be read as numbers: {error}"
             raise PayloadError(msg) from error
-        if row.shape != (self.config.features,):
-            msg = (
-                f"feature row has shape {row.shape}, must be ({self.config.features},)"
-            )
+        one, features = self.config.steps == 1, self.config.features
+        fits = row.ndim == (1 if one else 2) and row.shape[-1] == features
+        if not fits or not len(row):
+            wanted = f"({features},)" if one else f"(T, {features}), T at least 1"
+            msg = f"feature row has shape {row.shape}, must be {wanted}"
             raise PayloadError(msg)
         if (np.abs(row) > LARGEST).any():
             at = int(np.argmax(np.abs(row) > LARGEST))
-            msg = f"feature {at} is {row[at]}, out of range of float32"
+            msg = f"feature {at % features} is {row.flat[at]}, out of range of float32"
             raise PayloadError(msg)
-        return row.astype(np.float32)
+        return (row if one else row[-self.config.steps :]).astype(np.float32)
 
     def prepare(self, decoded: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-        """The rows as they are, float32 (B, F); scaling is the network's first step."""
+        """The rows as they are, float32 (B, F); scaling is the network's first step.
+
+        With `steps`, float32 (B, T, F), NaN after the newest event.
+        """
         import torch
 
-        return torch.from_numpy(np.asarray(decoded, dtype=np.float32))
+        if self.config.steps == 1:
+            return torch.from_numpy(np.asarray(decoded, dtype=np.float32))
+        shape = (len(decoded), self.config.steps, self.config.features)
+        x_BTF = torch.full(shape, float("nan"))
+        for row, events in zip(x_BTF, decoded, strict=True):
+            row[: len(events)] = torch.from_numpy(events)
+        return x_BTF
 
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator
@@ -125,7 +169,34 @@ class TabularEncoder(TrainableEncoder):
 
     def settings(self) -> dict[str, Any]:
         """The config and the version of the preparation."""
-        return {**dataclasses.asdict(self.config), "preparation": 1}
+        options = dataclasses.asdict(self.config)
+        # as it was before there were any: older encoders keep their fingerprint
+        if not self.config.categories:
+            del options["categories"]
+        if self.config.steps == 1:
+            del options["steps"]
+        return {**options, "preparation": 1}
+
+
+def build_network(config: TabularConfig) -> nn.Module:
+    """The network of single rows, or that of events in their order."""
+    from encoders.network import RowMlp
+    from encoders.sequence import SequenceNet
+
+    if config.steps == 1:
+        return RowMlp(
+            features=config.features,
+            width=config.width,
+            hidden=config.hidden,
+            categories=config.categories,
+        )
+    return SequenceNet(
+        features=config.features,
+        steps=config.steps,
+        width=config.width,
+        hidden=config.hidden,
+        categories=config.categories,
+    )
 
 
 def robust_scale(

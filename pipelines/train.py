@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from automl.candidates import TreeCandidate, TreeConfig
 from automl.evaluate import auc, average_precision, threshold_for_alerts_per_day
 from automl.registry import ModelVersion, Registry
-from automl.task import TaskSpec
+from automl.task import CalendarFeature, TaskSpec
 from connectors.archive import Archive, column_kinds
 from connectors.records import MODALITIES
 from encoders import build_encoder, save_encoders
@@ -241,8 +241,15 @@ def _learn(
 
 def _encoders(spec: TaskSpec, config: TrainConfig) -> dict[str, Any]:
     """Untrained encoders in mask order: tabular and the media the task names."""
-    features = len(spec.feature_names)
-    tabular = {"modality": "tabular", "features": features, "width": config.width}
+    tabular = {
+        "modality": "tabular",
+        "features": len(spec.feature_names),
+        "categories": [
+            feature.categories if isinstance(feature, CalendarFeature) else 0
+            for feature in spec.features
+        ],
+        "width": config.width,
+    }
     encoders = {"tabular": build_encoder(tabular)}
     for modality, options in spec.modalities.items():
         given = {"width": config.width, **options, "modality": modality}

@@ -82,3 +82,30 @@ def test_a_matrix_of_rows_is_encoded_as_it_is(encoder: TabularEncoder) -> None:
 def test_scaling_rows_of_another_shape_is_a_load_error(encoder: TabularEncoder) -> None:
     with pytest.raises(EncoderLoadError, match=r"must be \(N, 3\)"):
         encoder.fit_scaling(np.zeros((4, 2)))
+
+
+def test_categories_have_vectors_of_their_own() -> None:
+    encoder = TabularEncoder(TabularConfig(features=3, width=16, categories=(0, 4, 2)))
+    encoder.fit_scaling(np.random.default_rng(0).normal(size=(50, 3)))
+    rows = [[1.0, code, 0.0] for code in (0, 1, 2, 3, np.nan, 4, -1, 1.5)]
+    vectors = encoder.encode([encoder.decode(row) for row in rows])
+    apart = np.linalg.norm(vectors[:, None] - vectors, axis=2)
+    assert (apart[:5, :5][~np.eye(5, dtype=bool)] > 1e-3).all()
+    np.testing.assert_array_equal(vectors[5:], vectors[[4, 4, 4]])
+
+
+def test_the_tables_of_two_categories_do_not_overlap() -> None:
+    encoder = TabularEncoder(TabularConfig(features=2, width=16, categories=(3, 5)))
+    table = encoder.network.table
+    assert table is not None
+    assert table.num_embeddings == 4 + 6
+    used = []
+    table.register_forward_hook(lambda _, given, __: used.append(given[0].tolist()))
+    encoder.encode([encoder.decode(row) for row in ([np.nan, np.nan], [2, 0], [0, 4])])
+    assert used == [[[0, 4], [3, 5], [1, 9]]]
+
+
+@pytest.mark.parametrize("categories", [(1, 2), (0, 0, -1), (0, 0, 2.0)])
+def test_categories_that_do_not_fit_are_refused(categories: Any) -> None:
+    with pytest.raises(EncoderLoadError, match="one whole number for each of the 3"):
+        TabularConfig(features=3, categories=categories)
