@@ -184,7 +184,8 @@ def test_what_kills_hangs_or_eats_memory_costs_one_record(encoding: Encoding) ->
     assert len(encoding.letters) == 3
     assert jobs.restarts(encoding.local, encoding.job_id) == 0
     print(f"back {back_s:.1f} s after the kill, {hung_s:.1f} s for the hang")
-    assert back_s < 5 + 2  # 40 events are sent one by one meanwhile
+    assert back_s < 5
+    assert hung_s < LIMIT_S + 5
 
 
 def test_the_same_bytes_give_the_same_vector_on_every_node(encoding: Encoding) -> None:
