@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from encoders.base import EncoderError
+from encoders.device import at_work, learning_device, short_sums
 from encoders.pace import WeightAverage, rate_share
 from encoders.trainable import CHUNK_ROWS, TrainableEncoder
 
@@ -76,6 +77,7 @@ def fit_classes(
     epochs: int,
     batch: int = 64,
     rate: float = 2e-3,
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> ClassHead:
     """Train the encoder in place with a linear head on its unit vectors, and seal it.
@@ -93,20 +95,23 @@ def fit_classes(
         epochs: how often each item is seen.
         batch: items per step.
         rate: peak learning rate; `encoder.rates` says who takes which share of it.
+        device: where it learns; "auto" is a GPU when there is one.
         progress: told after every epoch.
 
     Raises:
-        EncoderError: no items, or labels that do not fit them.
+        EncoderError: no items, labels that do not fit them, or no such device.
     """
     y_N = torch.from_numpy(_check(decoded, labels, classes))
     x_N = decoded if isinstance(decoded, torch.Tensor) else _prepared(encoder, decoded)
-    with torch.random.fork_rng(devices=[]):
+    at = learning_device(device)
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = nn.Linear(encoder.width, classes)
         with torch.no_grad():
             head.weight.mul_(STRETCH)
         try:
-            _learn(encoder, head, x_N, y_N, seed, epochs, batch, rate, progress)
+            with at_work([encoder.network, head], at):
+                _learn(encoder, head, x_N, y_N, seed, epochs, batch, rate, at, progress)
         finally:
             encoder.seal()
     weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
@@ -122,6 +127,7 @@ def _learn(
     epochs: int,
     batch: int,
     rate: float,
+    device: torch.device,
     progress: Progress | None,
 ) -> None:
     choice = np.random.default_rng(seed)
@@ -146,9 +152,13 @@ def _learn(
                 done = (epoch * per_epoch + at) / (epochs * per_epoch)
                 group["lr"] = rate * group["share"] * rate_share(done)
             rows = torch.from_numpy(part)
-            x = encoder.augment(x_N[rows], changes)
-            logit = head(functional.normalize(encoder.forward(x), dim=1))
-            loss = functional.cross_entropy(logit, y_N[rows], label_smoothing=SMOOTHING)
+            x = encoder.augment(x_N[rows], changes).to(device)
+            with short_sums(device):
+                vectors = encoder.forward(x)
+            logit = head(functional.normalize(vectors.float(), dim=1))
+            loss = functional.cross_entropy(
+                logit, y_N[rows].to(device), label_smoothing=SMOOTHING
+            )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
