@@ -55,6 +55,8 @@ class AudioConfig(EncoderConfig):
         clip_s: seconds that are read: the loudest stretch of a longer clip.
         rate_hz: clips are resampled to this rate.
         mels: frequency bands of the log-mel.
+        even_pace: how far what sounds is stretched over the whole clip, 0 for not at
+            all to 1: for single words, said slowly or quickly.
         max_bytes: longer payloads are refused.
         max_seconds: longer clips are refused before they are decoded.
         min_rate_hz: clips sampled slower are refused.
@@ -69,6 +71,7 @@ class AudioConfig(EncoderConfig):
     clip_s: float = 2.0
     rate_hz: int = 16_000
     mels: int = 64
+    even_pace: float = 0.0
     max_bytes: int = 8 * 1024 * 1024
     max_seconds: float = 30.0
     min_rate_hz: int = 4_000
@@ -88,6 +91,9 @@ class AudioConfig(EncoderConfig):
                 f"read audio config: changes is '{self.changes}', must be "
                 f"'{LIGHT}' or '{STRONG}'"
             )
+            raise EncoderLoadError(msg)
+        if not 0.0 <= self.even_pace <= 1.0:
+            msg = f"read audio config: even_pace is {self.even_pace}, must be 0..1"
             raise EncoderLoadError(msg)
         if not 0.25 <= self.clip_s <= 30.0:
             msg = f"read audio config: clip_s is {self.clip_s}, must be 0.25..30"
@@ -132,6 +138,8 @@ class AudioEncoder(TrainableEncoder):
         """What changes a vector of the config, and the version of the preparation."""
         options = dataclasses.asdict(self.config)
         del options["download"], options["changes"]
+        if not options["even_pace"]:  # older encoders keep their fingerprint
+            del options["even_pace"]
         options["network"] = Path(options["network"]).name
         return {**options, "preparation": 1}
 
@@ -147,7 +155,10 @@ def build_network(config: AudioConfig) -> tuple[nn.Module, Hearing, str]:
             lambda: SmallCnn(channels=1, width=config.width, grid=(4, 4)), config.seed
         )
         hearing = LogMel(
-            rate_hz=config.rate_hz, mels=config.mels, strong=config.changes == STRONG
+            rate_hz=config.rate_hz,
+            mels=config.mels,
+            strong=config.changes == STRONG,
+            even_pace=config.even_pace,
         )
         return network, hearing, ""
     from encoders import pretrained

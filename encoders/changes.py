@@ -5,11 +5,15 @@ Legend: `B` batch, `C` channels, `H` `W` height and width; of a log-mel, bands a
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.nn import functional
 
 #: How noise varies from point to point, in the unit of a log-mel of -1..1: 3 dB.
 ROUGHNESS = 0.08
+#: The mel scale: 2595 log10(1 + f / 700 Hz).
+MEL_SCALE, MEL_HZ = 2595.0, 700.0
 
 
 def jitter(
@@ -50,6 +54,40 @@ def jitter(
         )
         grid = grid + moved.permute(0, 2, 3, 1) * 2 * bend
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def other_voice(
+    x_BCHW: torch.Tensor, generator: torch.Generator, *, most: float, top_hz: float
+) -> torch.Tensor:
+    """Each clip as a longer or shorter throat would say it: played faster or slower.
+
+    Args:
+        x_BCHW: log-mels from 0 Hz on, -1 where there is nothing.
+        generator: where the amounts come from.
+        most: largest gain in speed, 0.25 for 0.8 to 1.25 times.
+        top_hz: upper end of the highest band.
+    """
+    rows, _, high, wide = x_BCHW.shape
+    u = torch.rand((rows, 1), generator=generator) * 2 - 1
+    speed_B1 = torch.exp(u * math.log1p(most))
+    top_mel = float(_mel_of(torch.tensor(top_hz)))
+    mel_H = torch.arange(1, high + 1) / (high + 1) * top_mel
+    hz_H = MEL_HZ * (10 ** (mel_H / MEL_SCALE) - 1)
+    band_BH = _mel_of(hz_H / speed_B1) / top_mel * (high + 1) - 1
+    down_BH = (2 * band_BH + 1) / high - 1
+    across_BW = ((2 * torch.arange(wide) + 1) / wide) * speed_B1 - 1
+    grid = torch.stack(
+        [
+            across_BW[:, None, :].expand(rows, high, wide),
+            down_BH[:, :, None].expand(rows, high, wide),
+        ],
+        dim=3,
+    )
+    return functional.grid_sample(x_BCHW + 1, grid, align_corners=False) - 1
+
+
+def _mel_of(hz: torch.Tensor) -> torch.Tensor:
+    return MEL_SCALE * torch.log10(1 + hz / MEL_HZ)
 
 
 def thicken(

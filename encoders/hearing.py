@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 from torchaudio.transforms import MelSpectrogram
 
 from encoders.changes import add_floor, colour_bands, hide_stripes, jitter
@@ -18,6 +19,8 @@ from encoders.pretrained import RATE_HZ, SoundNet
 
 #: One unit of a log-mel here (and of Whisper's), and a factor of e in power.
 DB_PER_UNIT = 40.0
+#: Frames this far below the loudest one are not part of what sounds: 35 dB.
+SOUND_RANGE = 3.5
 DB_PER_NEPER = 10.0 / math.log(10.0)
 
 
@@ -34,8 +37,11 @@ class Hearing(Protocol):
 class LogMel:
     """80 dB below each clip's loudest point as -1..1, float32 (B, 1, mels, T)."""
 
-    def __init__(self, *, rate_hz: int, mels: int, strong: bool) -> None:
+    def __init__(
+        self, *, rate_hz: int, mels: int, strong: bool, even_pace: float
+    ) -> None:
         self._strong = strong
+        self._even = even_pace
         self._mel = MelSpectrogram(
             rate_hz,
             n_fft=2 ** round(math.log2(rate_hz * 0.032)),
@@ -49,9 +55,10 @@ class LogMel:
         level = mel.clamp(min=1e-10).log10()
         top = level.amax(dim=(1, 2), keepdim=True)
         below = (level - top).clamp(min=-8.0) / 4.0 + 1.0
-        silent = (top <= -10.0).expand_as(below)
-        out: torch.Tensor = below.masked_fill(silent, -1.0).unsqueeze(1)
-        return out
+        out: torch.Tensor = below.unsqueeze(1)
+        if self._even:
+            out = evened(out, level.amax(dim=1), self._even)
+        return out.masked_fill((top <= -10.0).unsqueeze(1), -1.0)
 
     def changed(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """See `Hearing`."""
@@ -70,6 +77,38 @@ class LogMel:
         worse = hide_stripes(worse, generator, bands=0.15, time=0.15)
         half = torch.rand((len(x), 1, 1, 1), generator=generator) < 0.5
         return torch.where(half, worse, x)
+
+
+def evened(
+    x_B1MT: torch.Tensor, loudness_BT: torch.Tensor, share: float
+) -> torch.Tensor:
+    """What sounds moved to the start and stretched over the clip.
+
+    Args:
+        x_B1MT: log-mels, -1 where there is nothing.
+        loudness_BT: of each frame, log10 of power; what sounds lies within 35 dB of the
+            loudest.
+        share: of the whole stretch, in logarithms: with 0.5 what took a quarter of the
+            clip takes half of it.
+    """
+    high, frames = x_B1MT.shape[2:]
+    place_T = torch.arange(frames)
+    sounds_BT = loudness_BT > loudness_BT.amax(dim=1, keepdim=True) - SOUND_RANGE
+    first_B1 = torch.where(sounds_BT, place_T, frames).amin(dim=1, keepdim=True)
+    last_B1 = torch.where(sounds_BT, place_T, -1).amax(dim=1, keepdim=True)
+    length_B1 = (last_B1 - first_B1 + 1).float()
+    wide_B1 = frames * (length_B1 / frames) ** (1.0 - share)
+    from_BT = first_B1 + (place_T + 0.5) * length_B1 / wide_B1 - 0.5
+    from_BT = torch.minimum(torch.maximum(from_BT, first_B1), last_B1)
+    across_BT = (2 * from_BT + 1) / frames - 1
+    down_M = (2 * torch.arange(high) + 1) / high - 1
+    shape = (len(x_B1MT), high, frames)
+    grid = torch.stack(
+        [across_BT[:, None].expand(shape), down_M[:, None].expand(shape)], dim=3
+    )
+    out = functional.grid_sample(x_B1MT, grid, align_corners=False)
+    beyond_BT = place_T >= wide_B1
+    return out.masked_fill(beyond_BT[:, None, None], -1.0)
 
 
 class Pretrained:
