@@ -48,8 +48,10 @@ from encoders.practice import AlignConfig
 from encoders.trainable import TrainableEncoder
 
 DATA = Path("../shared/data")
-#: Often each item is seen: there are many pictures and few clips.
+#: Often each item is seen: there are many pictures and few clips, and clips of
+#: strangers need strong changes, which take longer.
 EPOCHS = {"image": 6, "audio": 40}
+STRANGERS_EPOCHS = 80
 BATCH = {"image": 64, "audio": 32}
 RATE = {"image": 2e-3, "audio": 3e-3}
 #: No training of a measurement may take longer.
@@ -180,13 +182,14 @@ class Bench:
         self, modality: str, decoded: list[Any], digit: Ints, *, changes: str
     ) -> Reader:
         encoder = fresh(modality, self.seed, changes)
+        strangers = modality == "audio" and changes == "strong"
         head: ClassHead = fit_classes(
             encoder,
             decoded,
             digit,
             classes=CLASSES,
             seed=self.seed,
-            epochs=EPOCHS[modality],
+            epochs=STRANGERS_EPOCHS if strangers else EPOCHS[modality],
             batch=BATCH[modality],
             rate=RATE[modality],
         )

@@ -17,7 +17,13 @@ from encoders.trainable import TrainableEncoder
 #: Options that fit small gray pictures and clips of one word.
 OPTIONS: dict[str, dict[str, Any]] = {
     "image": {"side_px": 32, "colour": "gray"},
-    "audio": {"clip_s": 1.0, "mels": 40},
+    "audio": {
+        "clip_s": 1.0,
+        "rate_hz": 8000,
+        "mels": 40,
+        "even_pace": 0.6,
+        "voices": 5,
+    },
 }
 CLASSES = 10
 

@@ -39,6 +39,7 @@ RATE_STEP_HZ = 25
 #: Network of our own; any other name is one of Hugging Face's, or a folder.
 SMALL = "small"
 LIGHT, STRONG = "light", "strong"
+BOUNDS = {"clip_s": (0.25, 30), "even_pace": (0, 1), "voices": (1, 16)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,8 @@ class AudioConfig(EncoderConfig):
         mels: frequency bands of the log-mel.
         even_pace: how far what sounds is stretched over the whole clip, 0 for not at
             all to 1: for single words, said slowly or quickly.
+        voices: with more than 1, a vector is the mean over the clip as so many longer
+            and shorter throats would say it; it costs so many times as much.
         max_bytes: longer payloads are refused.
         max_seconds: longer clips are refused before they are decoded.
         min_rate_hz: clips sampled slower are refused.
@@ -72,6 +75,7 @@ class AudioConfig(EncoderConfig):
     rate_hz: int = 16_000
     mels: int = 64
     even_pace: float = 0.0
+    voices: int = 1
     max_bytes: int = 8 * 1024 * 1024
     max_seconds: float = 30.0
     min_rate_hz: int = 4_000
@@ -92,12 +96,11 @@ class AudioConfig(EncoderConfig):
                 f"'{LIGHT}' or '{STRONG}'"
             )
             raise EncoderLoadError(msg)
-        if not 0.0 <= self.even_pace <= 1.0:
-            msg = f"read audio config: even_pace is {self.even_pace}, must be 0..1"
-            raise EncoderLoadError(msg)
-        if not 0.25 <= self.clip_s <= 30.0:
-            msg = f"read audio config: clip_s is {self.clip_s}, must be 0.25..30"
-            raise EncoderLoadError(msg)
+        for name, (low, high) in BOUNDS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                msg = f"read audio config: {name} is {value}, must be {low}..{high}"
+                raise EncoderLoadError(msg)
 
 
 class AudioEncoder(TrainableEncoder):
@@ -128,6 +131,14 @@ class AudioEncoder(TrainableEncoder):
         """Log-mels, float32 (B, 1, mels, T); what a network by name reads, for one."""
         return self._hearing.features(np.stack(decoded))
 
+    def forward(self, prepared: torch.Tensor) -> torch.Tensor:
+        """See `TrainableEncoder.forward`; one voice is enough to learn from."""
+        if self.config.voices == 1 or self.network.training:
+            return super().forward(prepared)
+        heard = self._hearing.voices(prepared, self.config.voices)
+        units = [_unit(super(AudioEncoder, self).forward(voice)) for voice in heard]
+        return sum(units[1:], units[0])
+
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
@@ -138,10 +149,17 @@ class AudioEncoder(TrainableEncoder):
         """What changes a vector of the config, and the version of the preparation."""
         options = dataclasses.asdict(self.config)
         del options["download"], options["changes"]
-        if not options["even_pace"]:  # older encoders keep their fingerprint
-            del options["even_pace"]
+        for name, plain in (("even_pace", 0.0), ("voices", 1)):
+            if options[name] == plain:  # older encoders keep their fingerprint
+                del options[name]
         options["network"] = Path(options["network"]).name
         return {**options, "preparation": 1}
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    from torch.nn import functional
+
+    return functional.normalize(vectors, dim=1)
 
 
 def build_network(config: AudioConfig) -> tuple[nn.Module, Hearing, str]:
@@ -164,12 +182,13 @@ def build_network(config: AudioConfig) -> tuple[nn.Module, Hearing, str]:
     from encoders import pretrained
     from encoders.hearing import Pretrained
 
-    if config.rate_hz != pretrained.RATE_HZ:
-        msg = (
-            f"build audio encoder: rate_hz is {config.rate_hz}, with network "
-            f"'{config.network}' it must be {pretrained.RATE_HZ}"
-        )
-        raise EncoderLoadError(msg)
+    for name, must in (("rate_hz", pretrained.RATE_HZ), ("voices", 1)):
+        if getattr(config, name) != must:
+            msg = (
+                f"build audio encoder: {name} is {getattr(config, name)}, with network "
+                f"'{config.network}' it must be {must}"
+            )
+            raise EncoderLoadError(msg)
     architecture = config.architecture
     if architecture:
         model = pretrained.build_model(architecture)

@@ -59,7 +59,7 @@ def jitter(
 def other_voice(
     x_BCHW: torch.Tensor, generator: torch.Generator, *, most: float, top_hz: float
 ) -> torch.Tensor:
-    """Each clip as a longer or shorter throat would say it: played faster or slower.
+    """Each clip as a longer or shorter throat would say it.
 
     Args:
         x_BCHW: log-mels from 0 Hz on, -1 where there is nothing.
@@ -67,9 +67,21 @@ def other_voice(
         most: largest gain in speed, 0.25 for 0.8 to 1.25 times.
         top_hz: upper end of the highest band.
     """
+    u = torch.rand((len(x_BCHW), 1), generator=generator) * 2 - 1
+    return at_speed(x_BCHW, torch.exp(u * math.log1p(most)), top_hz)
+
+
+def at_speed(
+    x_BCHW: torch.Tensor, speed_B1: torch.Tensor, top_hz: float
+) -> torch.Tensor:
+    """Each clip played so many times as fast: what it sounds is higher and shorter.
+
+    Args:
+        x_BCHW: log-mels from 0 Hz on, -1 where there is nothing.
+        speed_B1: 1 leaves a clip as it is.
+        top_hz: upper end of the highest band.
+    """
     rows, _, high, wide = x_BCHW.shape
-    u = torch.rand((rows, 1), generator=generator) * 2 - 1
-    speed_B1 = torch.exp(u * math.log1p(most))
     top_mel = float(_mel_of(torch.tensor(top_hz)))
     mel_H = torch.arange(1, high + 1) / (high + 1) * top_mel
     hz_H = MEL_HZ * (10 ** (mel_H / MEL_SCALE) - 1)

@@ -36,10 +36,13 @@ class Checkpoint:
         path: of the file; its folder is made when it is first written.
         purpose: names all that the training depends on; the standing of another
             training is not taken up.
+
+    Attributes:
+        path: of the file.
     """
 
     def __init__(self, path: Path, purpose: str) -> None:
-        self._path = path
+        self.path = path
         self._purpose = purpose
 
     def read(self) -> Standing | None:
@@ -48,10 +51,10 @@ class Checkpoint:
         Raises:
             EncoderLoadError: the file is damaged.
         """
-        if not self._path.is_file():
+        if not self.path.is_file():
             return None
         try:
-            with safe_open(self._path, framework="pt") as held:
+            with safe_open(self.path, framework="pt") as held:
                 about = held.metadata() or {}
                 if about.get("purpose") != self._purpose:
                     return None
@@ -66,7 +69,7 @@ class Checkpoint:
 
     def write(self, standing: Standing) -> None:
         """Put a standing in the place of the last one."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         told = json.dumps(standing.told)
         tensors = {
             k: v.detach().cpu().contiguous() for k, v in standing.tensors.items()
@@ -76,12 +79,12 @@ class Checkpoint:
             "told": told,
             "sha256": _digest(tensors, told),
         }
-        fresh = self._path.with_name(self._path.name + ".new")
+        fresh = self.path.with_name(self.path.name + ".new")
         save_file(tensors, fresh, metadata=about)
-        fresh.replace(self._path)
+        fresh.replace(self.path)
 
     def _damaged(self, why: str) -> EncoderLoadError:
-        msg = f"go on from {self._path}: {why}; delete the file to begin anew"
+        msg = f"go on from {self.path}: {why}; delete the file to begin anew"
         return EncoderLoadError(msg)
 
 

@@ -14,11 +14,20 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from torchaudio.transforms import MelSpectrogram
 
-from encoders.changes import add_floor, colour_bands, hide_stripes, jitter
+from encoders.changes import (
+    add_floor,
+    at_speed,
+    colour_bands,
+    hide_stripes,
+    jitter,
+    other_voice,
+)
 from encoders.pretrained import RATE_HZ, SoundNet
 
 #: One unit of a log-mel here (and of Whisper's), and a factor of e in power.
 DB_PER_UNIT = 40.0
+#: Gain in speed of another speaker, at most: in training, and where voices are heard.
+OTHER_SPEED, VOICE_SPEED = 0.25, 0.1
 #: Frames this far below the loudest one are not part of what sounds: 35 dB.
 SOUND_RANGE = 3.5
 DB_PER_NEPER = 10.0 / math.log(10.0)
@@ -33,6 +42,9 @@ class Hearing(Protocol):
     def changed(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """The features as another speaker, microphone or room would give them."""
 
+    def voices(self, x: torch.Tensor, count: int) -> list[torch.Tensor]:
+        """The features as so many throats, from longer to shorter, would give them."""
+
 
 class LogMel:
     """80 dB below each clip's loudest point as -1..1, float32 (B, 1, mels, T)."""
@@ -42,6 +54,7 @@ class LogMel:
     ) -> None:
         self._strong = strong
         self._even = even_pace
+        self._top_hz = rate_hz / 2
         self._mel = MelSpectrogram(
             rate_hz,
             n_fft=2 ** round(math.log2(rate_hz * 0.032)),
@@ -64,6 +77,7 @@ class LogMel:
         """See `Hearing`."""
         if not self._strong:
             return jitter(x, generator, shift=(0.04, 0.06), scale=(0.08, 0.2))
+        x = other_voice(x, generator, most=OTHER_SPEED, top_hz=self._top_hz)
         x = jitter(x, generator, shift=(0.06, 0.08), scale=(0.12, 0.25), bend=0.02)
         worse = colour_bands(x, generator, most=8.0 / DB_PER_UNIT)
         worse = add_floor(
@@ -75,8 +89,15 @@ class LogMel:
             sharpness=DB_PER_UNIT / DB_PER_NEPER,
         ).clamp(min=-1.0)
         worse = hide_stripes(worse, generator, bands=0.15, time=0.15)
-        half = torch.rand((len(x), 1, 1, 1), generator=generator) < 0.5
-        return torch.where(half, worse, x)
+        many = torch.rand((len(x), 1, 1, 1), generator=generator) < 0.8
+        return torch.where(many, worse, x)
+
+    def voices(self, x: torch.Tensor, count: int) -> list[torch.Tensor]:
+        """See `Hearing`."""
+        ends = math.log1p(VOICE_SPEED)
+        speeds = torch.linspace(-ends, ends, count).exp().tolist()
+        rows = (len(x), 1)
+        return [at_speed(x, torch.full(rows, v), self._top_hz) for v in speeds]
 
 
 def evened(
@@ -135,3 +156,7 @@ class Pretrained:
         moved = torch.randint(-most, most + 1, (len(x),), generator=generator)
         rolled = [row.roll(by) for row, by in zip(x, moved.tolist(), strict=True)]
         return torch.stack(rolled)
+
+    def voices(self, x: torch.Tensor, count: int) -> list[torch.Tensor]:
+        """See `Hearing`; a network by name hears each clip once."""
+        return [x]

@@ -90,6 +90,9 @@ class Practice:
         """Go on where the same training was cut off; gives the seconds it had spent."""
         standing = self._checkpoint.read() if self._checkpoint else None
         if standing is None:
+            if self._checkpoint and self._checkpoint.path.exists():
+                line = "align 0: begins anew, what is written down is another training"
+                self.progress(0.0, line)
             return 0.0
         told, tensors = standing.told, standing.tensors
         self.trials, self.steps = told["trials"], told["steps"]

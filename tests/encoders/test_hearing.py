@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from encoders.audio import AudioConfig, AudioEncoder
+from encoders.base import EncoderLoadError
 from encoders.changes import other_voice
 from encoders.hearing import LogMel, evened
 
@@ -60,3 +62,26 @@ def test_another_voice_moves_pitch_and_pace_together() -> None:
     assert np.corrcoef(band, ends)[0, 1] < -0.9  # higher is faster, so shorter
     still = other_voice(mel, generator, most=0.0, top_hz=RATE_HZ / 2)
     np.testing.assert_allclose(still, mel, atol=1e-4)
+
+
+def test_several_voices_are_heard_as_their_mean() -> None:
+    def build(voices: int) -> AudioEncoder:
+        return AudioEncoder(AudioConfig(width=16, clip_s=1.0, voices=voices))
+
+    clips = [tone(0.4, 0.1, hz).repeat(2) for hz in (300.0, 900.0)]
+    one, three = build(1), build(3)
+    assert one.fingerprint != three.fingerprint
+    mel = one.prepare(clips)
+    plain, mean = one.encode(clips), three.encode(clips)
+    np.testing.assert_allclose(mean, three.encode_prepared(mel))
+    assert (plain * mean).sum(axis=1).min() > 0.8
+    assert np.abs(plain - mean).max() > 1e-4
+    three.network.train()  # one is enough to learn from
+    np.testing.assert_allclose(three.forward(mel).detach(), one.forward(mel), atol=1e-5)
+
+
+def test_voices_are_for_the_small_network() -> None:
+    with pytest.raises(EncoderLoadError, match=r"voices is 17, must be 1\.\.16"):
+        AudioConfig(voices=17)
+    with pytest.raises(EncoderLoadError, match="with network 'wav2vec' it must be 1"):
+        AudioEncoder(AudioConfig(network="wav2vec", voices=2))
