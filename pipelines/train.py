@@ -118,6 +118,9 @@ def train(
     tree_logit, logit = judged.logits(joined, vectors, later)
     score = 1.0 / (1.0 + np.exp(-logit))
     metrics = _metrics(y[later], tree_logit, score, fit)
+    forms = {m: e.serving for m, e in encoders.items() if getattr(e, "serving", None)}
+    if forms:
+        metrics["serving"] = forms
     say(
         f"judged on {len(later)} later cases: AUC {metrics['auc']:.3f} "
         f"(tabular alone {metrics['auc_tabular']:.3f}), "

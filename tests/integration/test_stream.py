@@ -42,3 +42,13 @@ def test_the_stream_decides_what_the_offline_score_says(
         streamed = last[row["case_id"]]
         assert streamed["modalities"] == row["modalities"]
         assert streamed["score"] == pytest.approx(row["score"], abs=1e-5)
+
+
+def test_the_manifest_tells_what_each_form_of_text_gains_and_loses(
+    model: ModelVersion,
+) -> None:
+    told = model.manifest.metrics["serving"]["text"]
+    assert set(told["measured"]) >= {"torch", "float32", "bfloat16", "int8"}
+    chosen = told["measured"][told["form"]]
+    assert chosen["cosine"] >= 0.99
+    assert chosen["drift"] <= 1e-5
