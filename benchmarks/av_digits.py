@@ -51,7 +51,7 @@ DATA = Path("../shared/data")
 #: Often each item is seen: there are many pictures and few clips, and clips of
 #: strangers need strong changes, which take longer.
 EPOCHS = {"image": 6, "audio": 40}
-STRANGERS_EPOCHS = 120
+STRANGERS_EPOCHS = 80
 BATCH = {"image": 64, "audio": 32}
 RATE = {"image": 2e-3, "audio": 3e-3}
 #: No training of a measurement may take longer.
