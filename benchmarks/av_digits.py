@@ -58,7 +58,7 @@ RATE = {"image": 2e-3, "audio": 3e-3}
 CEILING_S = 3600.0
 #: The single accuracy that damage aims at, and the levels it may have.
 DAMAGED_ACCURACY = 0.78
-LEVELS = np.round(np.arange(0.2, 3.0, 0.05), 2)
+LEVELS, HALVINGS = (0.0, 3.0), 8
 
 Reader = Callable[[list[Any]], Floats]
 
@@ -124,11 +124,10 @@ class Bench:
             both += damaged(modality, both, 1.2, choice)
             digit = np.tile(items.digit[known], 2)
             read = self._fit(modality, both, digit, changes="light")
-            level = self._level(modality, read, tests[modality], choice)
+            level, test = self._degraded(modality, read, tests[modality])
             pair = [items.decoded[row] for row in rows[modality][aside]]
-            test = [items.decoded[row] for row in tests[modality]]
             learnt.append(np.log(read(damaged(modality, pair, level, choice)) + 1e-6))
-            told.append(np.log(read(damaged(modality, test, level, choice)) + 1e-6))
+            told.append(np.log(read(test) + 1e-6))
             hit = told[-1].argmax(axis=1) == items.digit[tests[modality]]
             found[modality] = float(hit.mean())
         truth = self.items["image"].digit[self.test[0]]
@@ -219,22 +218,27 @@ class Bench:
         told = self._read(modality, rows, left_out).argmax(axis=1)
         return float((told == self.items[modality].digit[rows]).mean())
 
-    def _level(
-        self,
-        modality: str,
-        read: Reader,
-        rows: Ints,
-        choice: np.random.Generator,
-    ) -> float:
-        """The least damage that brings items never learnt to the accuracy aimed at."""
+    def _degraded(
+        self, modality: str, read: Reader, rows: Ints
+    ) -> tuple[float, list[Any]]:
+        """Items never learnt, damaged to the accuracy aimed at, and how far that is.
+
+        Every level draws the same numbers, so more of it is more of the same damage.
+        """
         items = self.items[modality]
         decoded = [items.decoded[row] for row in rows]
-        for level in LEVELS:
-            likely = read(damaged(modality, decoded, float(level), choice))
-            hit = likely.argmax(axis=1) == items.digit[rows]
-            if hit.mean() <= DAMAGED_ACCURACY:
-                break
-        return float(level)
+        low, high = LEVELS
+        found = decoded
+        for _ in range(HALVINGS):
+            level = (low + high) / 2
+            draw = np.random.default_rng(self.seed)
+            worse = damaged(modality, decoded, level, draw)
+            hit = read(worse).argmax(axis=1) == items.digit[rows]
+            if hit.mean() > DAMAGED_ACCURACY:
+                low, found = level, worse
+            else:
+                high = level
+        return low, found
 
 
 PARTS = ("agreement", "image", "audio", "speakers", "fusion", "retrieval")
