@@ -10,8 +10,6 @@ Legend: `N` cases.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,11 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from encoders.base import MODALITIES, EncoderError
+from encoders.base import MODALITIES, EncoderError, fingerprint_of
 from encoders.checkpoint import Checkpoint
 from encoders.device import at_work, learning_device
 from encoders.lesson import Cases, Lesson
-from encoders.practice import AlignConfig, Practice, Progress, state_of
+from encoders.pace import state_of
+from encoders.practice import AlignConfig, Practice, Progress
 from encoders.trainable import CHUNK_ROWS, TrainableEncoder
 from encoders.unseen import Pair
 
@@ -186,13 +185,9 @@ def _purpose(
 ) -> str:
     """Names all that the training depends on, but for the time it may take."""
     fingerprints = {m: encoders[m].fingerprint for m in sorted(cases.prepared)}
-    told = json.dumps([asdict(config), seed, fingerprints], sort_keys=True)
-    found = hashlib.sha256(told.encode())
-    for part in (cases.rows, cases.labels):
-        found.update(np.ascontiguousarray(part).data)
-    for modality in sorted(cases.prepared):
-        found.update(cases.prepared[modality].contiguous().numpy().data)
-    return found.hexdigest()
+    given = {**cases.prepared, "rows": cases.rows, "labels": cases.labels}
+    settings = {"config": asdict(config), "seed": seed, "encoders": fingerprints}
+    return fingerprint_of(given, settings)
 
 
 def _check(

@@ -22,6 +22,7 @@ from encoders.base import (
     LimitError,
     PayloadError,
     payload_bytes,
+    settings_of,
 )
 from encoders.resample import resampled
 from encoders.trainable import TrainableEncoder
@@ -147,11 +148,8 @@ class AudioEncoder(TrainableEncoder):
 
     def settings(self) -> dict[str, Any]:
         """What changes a vector of the config, and the version of the preparation."""
-        options = dataclasses.asdict(self.config)
+        options = settings_of(self.config, added=("even_pace", "voices"))
         del options["download"], options["changes"]
-        for name, plain in (("even_pace", 0.0), ("voices", 1)):
-            if options[name] == plain:  # older encoders keep their fingerprint
-                del options[name]
         options["network"] = Path(options["network"]).name
         return {**options, "preparation": 1}
 

@@ -136,6 +136,19 @@ def fingerprint_of(weights: Mapping[str, Any], settings: Mapping[str, Any]) -> s
     return digest.hexdigest()[:16]
 
 
+def settings_of(config: EncoderConfig, *, added: Sequence[str]) -> dict[str, Any]:
+    """The options as JSON values, for a fingerprint.
+
+    Args:
+        config: of an encoder.
+        added: options that older encoders did not have; with their default they are
+            left out, so that those keep their fingerprint.
+    """
+    plain = {field.name: field.default for field in dataclasses.fields(config)}
+    options = dataclasses.asdict(config)
+    return {k: v for k, v in options.items() if k not in added or v != plain[k]}
+
+
 C = TypeVar("C", bound=EncoderConfig)
 
 

@@ -81,21 +81,31 @@ def at_speed(
         speed_B1: 1 leaves a clip as it is.
         top_hz: upper end of the highest band.
     """
-    rows, _, high, wide = x_BCHW.shape
+    high, wide = x_BCHW.shape[2:]
     top_mel = float(_mel_of(torch.tensor(top_hz)))
     mel_H = torch.arange(1, high + 1) / (high + 1) * top_mel
     hz_H = MEL_HZ * (10 ** (mel_H / MEL_SCALE) - 1)
     band_BH = _mel_of(hz_H / speed_B1) / top_mel * (high + 1) - 1
     down_BH = (2 * band_BH + 1) / high - 1
     across_BW = ((2 * torch.arange(wide) + 1) / wide) * speed_B1 - 1
+    return sampled(x_BCHW + 1, across_BW, down_BH) - 1
+
+
+def sampled(
+    x_BCHW: torch.Tensor, across_BW: torch.Tensor, down_BH: torch.Tensor
+) -> torch.Tensor:
+    """Each picture read at other columns and other rows, 0 beyond its edges.
+
+    Args:
+        x_BCHW: pictures, or log-mels.
+        across_BW: where each column is read, -1 the left edge, 1 the right one.
+        down_BH: where each row is read, -1 the upper edge, 1 the lower one.
+    """
+    shape = (len(x_BCHW), down_BH.shape[1], across_BW.shape[1])
     grid = torch.stack(
-        [
-            across_BW[:, None, :].expand(rows, high, wide),
-            down_BH[:, :, None].expand(rows, high, wide),
-        ],
-        dim=3,
+        [across_BW[:, None, :].expand(shape), down_BH[:, :, None].expand(shape)], dim=3
     )
-    return functional.grid_sample(x_BCHW + 1, grid, align_corners=False) - 1
+    return functional.grid_sample(x_BCHW, grid, align_corners=False)
 
 
 def _mel_of(hz: torch.Tensor) -> torch.Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from encoders.base import EncoderLoadError
+from encoders.base import EncoderLoadError, fingerprint_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise self._damaged(str(error)) from error
         told = about.get("told", "")
-        if about.get("sha256") != _digest(tensors, told):
+        if about.get("fingerprint") != fingerprint_of(tensors, {"told": told}):
             msg = "its content does not have the hash written beside it"
             raise self._damaged(msg)
         return Standing(tensors, json.loads(told))
@@ -77,7 +75,7 @@ class Checkpoint:
         about = {
             "purpose": self._purpose,
             "told": told,
-            "sha256": _digest(tensors, told),
+            "fingerprint": fingerprint_of(tensors, {"told": told}),
         }
         fresh = self.path.with_name(self.path.name + ".new")
         save_file(tensors, fresh, metadata=about)
@@ -86,11 +84,3 @@ class Checkpoint:
     def _damaged(self, why: str) -> EncoderLoadError:
         msg = f"go on from {self.path}: {why}; delete the file to begin anew"
         return EncoderLoadError(msg)
-
-
-def _digest(tensors: Mapping[str, torch.Tensor], told: str) -> str:
-    found = hashlib.sha256(told.encode())
-    for name in sorted(tensors):
-        found.update(name.encode())
-        found.update(tensors[name].flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 from torchaudio.transforms import MelSpectrogram
 
 from encoders.changes import (
@@ -21,6 +20,7 @@ from encoders.changes import (
     hide_stripes,
     jitter,
     other_voice,
+    sampled,
 )
 from encoders.pretrained import RATE_HZ, SoundNet
 
@@ -123,11 +123,7 @@ def evened(
     from_BT = torch.minimum(torch.maximum(from_BT, first_B1), last_B1)
     across_BT = (2 * from_BT + 1) / frames - 1
     down_M = (2 * torch.arange(high) + 1) / high - 1
-    shape = (len(x_B1MT), high, frames)
-    grid = torch.stack(
-        [across_BT[:, None].expand(shape), down_M[:, None].expand(shape)], dim=3
-    )
-    out = functional.grid_sample(x_B1MT, grid, align_corners=False)
+    out = sampled(x_B1MT, across_BT, down_M.expand(len(x_B1MT), high))
     beyond_BT = place_T >= wide_B1
     return out.masked_fill(beyond_BT[:, None, None], -1.0)
 

@@ -93,6 +93,8 @@ class RowMlp(nn.Module):
 
     center: torch.Tensor
     scale: torch.Tensor
+    sizes: torch.Tensor
+    first: torch.Tensor
 
     def __init__(
         self, *, features: int, width: int, hidden: int, categories: Sequence[int] = ()
@@ -103,11 +105,14 @@ class RowMlp(nn.Module):
         sizes = list(categories) or [0] * features
         self._coded = [at for at, size in enumerate(sizes) if size]
         self._plain = [at for at, size in enumerate(sizes) if not size]
-        self._sizes = torch.tensor([sizes[at] for at in self._coded])
-        self._first = (self._sizes + 1).cumsum(0) - self._sizes - 1
+        known = torch.tensor([sizes[at] for at in self._coded], dtype=torch.int64)
+        self.register_buffer("sizes", known, persistent=False)
+        self.register_buffer(
+            "first", (known + 1).cumsum(0) - known - 1, persistent=False
+        )
         self.table: nn.Embedding | None = None
         if self._coded:
-            rows = int((self._sizes + 1).sum())
+            rows = int((known + 1).sum())
             self.table = nn.Embedding(rows, CATEGORY_WIDTH)
         inputs = len(self._plain) + CATEGORY_WIDTH * len(self._coded)
         self.layers = nn.Sequential(
@@ -125,10 +130,10 @@ class RowMlp(nn.Module):
         z = (z.sign() * z.abs().log1p()).clamp(-10.0, 10.0)
         if self.table is not None:
             code_BK = x_BF[:, self._coded]
-            sizes = self._sizes.to(x_BF.device)
-            known = (code_BK >= 0) & (code_BK < sizes) & (code_BK == code_BK.floor())
+            known = (code_BK >= 0) & (code_BK < self.sizes)
+            known &= code_BK == code_BK.floor()
             row_BK = torch.where(known, code_BK + 1, 0.0).long()
-            codes = self.table(row_BK + self._first.to(x_BF.device)).flatten(1)
+            codes = self.table(row_BK + self.first).flatten(1)
             z = torch.cat([z[:, self._plain], codes], dim=1)
         out: torch.Tensor = self.layers(z)
         return out

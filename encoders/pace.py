@@ -27,6 +27,11 @@ def rate_share(done: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (done - WARM_SHARE) / (1.0 - WARM_SHARE)))
 
 
+def state_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of the weights, safe to keep."""
+    return {k: v.detach().clone() for k, v in network.state_dict().items()}
+
+
 class WeightAverage:
     """A running average of the weights of networks, steadier than the last weights.
 
@@ -43,8 +48,7 @@ class WeightAverage:
         self._decay = decay
         self.steps = 0
         self._mean = {
-            name: {k: v.detach().clone() for k, v in network.state_dict().items()}
-            for name, network in self._networks.items()
+            name: state_of(network) for name, network in self._networks.items()
         }
 
     def take(self) -> None:
@@ -78,7 +82,7 @@ class WeightAverage:
     def swap(self) -> None:
         """Exchange the weights with their average; a second call exchanges back."""
         for name, network in self._networks.items():
-            own = {k: v.detach().clone() for k, v in network.state_dict().items()}
+            own = state_of(network)
             network.load_state_dict(self._mean[name])
             self._mean[name] = own
 

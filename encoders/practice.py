@@ -216,11 +216,6 @@ class Practice:
         return int(standing.told["step"])
 
 
-def state_of(network: nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of the weights, safe to keep."""
-    return {k: v.detach().clone() for k, v in network.state_dict().items()}
-
-
 def _parts(
     optimiser: torch.optim.Optimizer, average: WeightAverage
 ) -> dict[str, torch.Tensor]:

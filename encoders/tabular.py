@@ -5,7 +5,6 @@ Legend: `N` `B` rows, `F` features, in the order of the model's manifest.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from encoders.base import EncoderConfig, EncoderLoadError, PayloadError
+from encoders.base import (
+    EncoderConfig,
+    EncoderLoadError,
+    PayloadError,
+    settings_of,
+)
 from encoders.trainable import TrainableEncoder
 
 if TYPE_CHECKING:
@@ -169,12 +173,7 @@ class TabularEncoder(TrainableEncoder):
 
     def settings(self) -> dict[str, Any]:
         """The config and the version of the preparation."""
-        options = dataclasses.asdict(self.config)
-        # as it was before there were any: older encoders keep their fingerprint
-        if not self.config.categories:
-            del options["categories"]
-        if self.config.steps == 1:
-            del options["steps"]
+        options = settings_of(self.config, added=("categories", "steps"))
         return {**options, "preparation": 1}
 
 
