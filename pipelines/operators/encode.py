@@ -64,6 +64,7 @@ class EncodeMedia(KeyedProcessFunction):
         limits = DecodeLimits(
             seconds=config["decode_limit_s"], memory_mb=config["decode_memory_mb"]
         )
+        self._node = str(runtime_context.get_index_of_this_subtask())
         self._process = DecoderProcess(folder, limits)  # it starts meanwhile
         self._vectors = PayloadVectors(
             load_encoders(folder),
@@ -150,11 +151,11 @@ class EncodeMedia(KeyedProcessFunction):
         lanes = by_shard(good.keys("case_id"), LANES)
         good = dataclasses.replace(good, columns={"vector": np.stack(vectors)})
         encoder = self._vectors.encoders[rows.modality]
-        for lane, members in lanes.items():
-            frame = self._frame(encoder, good.only(members))
-            if rows.modality in MEDIA:  # the score job makes its own of features
+        if rows.modality in MEDIA:  # the score job makes its own of features
+            for lane, members in lanes.items():
+                frame = self._frame(encoder, good.only(members))
                 yield out_row(self._topic("embeddings"), str(lane), frame)
-            yield out_row(self._topic("vectors"), str(lane), frame)
+        yield out_row(self._topic("vectors"), self._node, self._frame(encoder, good))
 
     def _counts(self) -> dict[str, int]:
         counts = self._vectors.seen, self._vectors.repeats, self._process.restarts
