@@ -64,7 +64,6 @@ class EncodeMedia(KeyedProcessFunction):
         limits = DecodeLimits(
             seconds=config["decode_limit_s"], memory_mb=config["decode_memory_mb"]
         )
-        self._node = str(runtime_context.get_index_of_this_subtask())
         self._process = DecoderProcess(folder, limits)  # it starts meanwhile
         self._vectors = PayloadVectors(
             load_encoders(folder),
@@ -97,7 +96,7 @@ class EncodeMedia(KeyedProcessFunction):
         now_ms = timers.current_processing_time()
         wait_ms = self._pace.arrived(now_ms)
         if not wait_ms or waits + len(rows) >= self._config["batch_rows"]:
-            yield from self._flush([*self._take(key), rows])
+            yield from self._flush(key, [*self._take(key), rows])
             return
         if not waits:
             timers.register_processing_time_timer(now_ms + wait_ms)
@@ -106,7 +105,8 @@ class EncodeMedia(KeyedProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
         """The first waiting payload has waited long enough."""
-        yield from self._flush(self._take(ctx.get_current_key()))
+        key = ctx.get_current_key()
+        yield from self._flush(key, self._take(key))
 
     def _take(self, key: int) -> list[EventRows]:
         """What waits, which waits no longer."""
@@ -117,7 +117,7 @@ class EncodeMedia(KeyedProcessFunction):
         self._waits[key] = 0
         return found
 
-    def _flush(self, found: list[EventRows]) -> Iterator[Any]:
+    def _flush(self, key: int, found: list[EventRows]) -> Iterator[Any]:
         parts: dict[str, list[EventRows]] = {}
         for part in found:
             parts.setdefault(part.modality, []).append(part)
@@ -130,9 +130,9 @@ class EncodeMedia(KeyedProcessFunction):
             most = MOST_BATCHES * self._config["batch_rows"]
             for start in range(0, len(rows), most):
                 stop = min(start + most, len(rows))
-                yield from self._encode(rows.only(np.arange(start, stop)))
+                yield from self._encode(key, rows.only(np.arange(start, stop)))
 
-    def _encode(self, rows: EventRows) -> Iterator[Any]:
+    def _encode(self, key: int, rows: EventRows) -> Iterator[Any]:
         content = rows.columns[CONTENT_COLUMN.get(rows.modality, VALUES)]
         payloads = (
             list(content) if isinstance(content, np.ndarray) else content.to_pylist()
@@ -155,7 +155,8 @@ class EncodeMedia(KeyedProcessFunction):
             for lane, members in lanes.items():
                 frame = self._frame(encoder, good.only(members))
                 yield out_row(self._topic("embeddings"), str(lane), frame)
-        yield out_row(self._topic("vectors"), self._node, self._frame(encoder, good))
+        frame = self._frame(encoder, good)
+        yield out_row(self._topic("vectors"), str(key), frame)
 
     def _counts(self) -> dict[str, int]:
         counts = self._vectors.seen, self._vectors.repeats, self._process.restarts

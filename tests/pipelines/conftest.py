@@ -94,9 +94,6 @@ class Runtime:
         assert key in self.groups, "the state of another subtask"
         self.key = key
 
-    def get_index_of_this_subtask(self) -> int:
-        return 0
-
     def get_current_key(self) -> int:
         return self.key
 
