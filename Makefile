@@ -51,7 +51,7 @@ test-fast: setup  ## tests that need no broker and no cluster
 	$(BIN)/python -m pytest -q -m "not integration" $(ARGS)
 
 test-integration: setup  ## tests on a real broker and a real Flink cluster
-	$(BIN)/python -m pytest -q -m integration $(ARGS)
+	$(BIN)/python -m pytest -q -m integration --durations=8 $(ARGS)
 
 lint: setup  ## ruff: rules and layout
 	$(BIN)/ruff check $(CODE)

@@ -33,7 +33,7 @@ THREADS_ENV = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 RANKS = {"broker": 10, "jobmanager": 20, "taskmanager": 30, "service": 40}
-#: Calls and rounds until a JVM optimises a method with C2: ten times what is usual. What
+#: Calls and rounds until a JVM optimises a method with C2: ten times the usual. What
 #: runs a hundred times a second is not worth that, yet it kept C2 busy for minutes with
 #: 6 to 10 % of a node's core; what runs for every event gets there in a second.
 WORTH_C2 = {

@@ -14,9 +14,9 @@ from connectors.codec import decode_frame
 from connectors.feature_rows import VALUES
 from connectors.origins import Origins
 from connectors.records import Place
-from connectors.rows import EventRows
+from connectors.rows import EventRows, concat_rows
 from encoders import load_encoders
-from pipelines.operators.encode import EncodeMedia
+from pipelines.operators.encode import LANES, EncodeMedia
 from pipelines.operators.read import keyed
 from pipelines.operators.shards import shard_of
 
@@ -207,7 +207,23 @@ def test_vectors_are_those_of_the_encoder_with_its_fingerprint(
     assert (row["modality"], row["case_id"]) == ("image", "case-9")
     assert (row["event_time"].timestamp() * 1000, row["created_ms"]) == (AT_MS, 5)
     assert found["run.vectors"] == [row]
-    assert {key for _, key, _ in out} == {str(shard_of(key_of("case-9"), 4)).encode()}
+
+
+def test_each_case_keeps_its_lane_and_the_index_gets_the_batch_whole(
+    runtime, operator, event, tables
+):
+    cases = [f"case-{n}" for n in range(40)]
+    parts = [event("call", case=case) for case in cases]
+    out = runtime.give(operator, 0, concat_rows(parts))
+    keys = {"run.embeddings": [], "run.vectors": []}
+    for topic, key, value in out:
+        of = [row["case_id"] for row in tables([(topic, key, value)])[topic]]
+        keys[topic].append((key.decode(), of))
+    lanes = {str(n): [] for n in range(LANES)}
+    for case in cases:
+        lanes[str(shard_of(key_of(case), LANES))].append(case)
+    assert dict(keys["run.embeddings"]) == lanes
+    assert keys["run.vectors"] == [("0", cases)]
 
 
 def test_one_bad_payload_is_one_dead_letter_and_the_rest_are_encoded(
