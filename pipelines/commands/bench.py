@@ -18,7 +18,7 @@ _SETTINGS = ("nodes", "shards", "checkpoint_ms")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `sluice bench`."""
     parser.add_argument(
-        "--quick", action="store_true", help="under 3 minutes, on a cold machine"
+        "--quick", action="store_true", help="about 4 minutes, on a cold machine"
     )
     parser.add_argument(
         "--only", choices=PARTS, action="append", help="one part; may be repeated"
