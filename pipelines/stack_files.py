@@ -36,12 +36,12 @@ RANKS = {"broker": 10, "jobmanager": 20, "taskmanager": 30, "service": 40}
 #: Calls and rounds until a JVM optimises a method with C2: ten times the usual. What
 #: runs a hundred times a second is not worth that, yet it kept C2 busy for minutes with
 #: 6 to 10 % of a node's core; what runs for every event gets there in a second.
-WORTH_C2 = {
-    "InvocationThreshold": 50_000,
-    "MinInvocationThreshold": 6_000,
-    "CompileThreshold": 150_000,
-    "BackEdgeThreshold": 400_000,
-}
+WORTH_C2 = (
+    "-XX:Tier4InvocationThreshold=50000",
+    "-XX:Tier4MinInvocationThreshold=6000",
+    "-XX:Tier4CompileThreshold=150000",
+    "-XX:Tier4BackEdgeThreshold=400000",
+)
 
 
 def flink_wheel() -> Path:
@@ -110,14 +110,9 @@ def flink_env(home: Path) -> dict[str, str]:
     }
 
 
-def worth_c2() -> list[str]:
-    """Options that keep the optimising compiler for what runs often."""
-    return [f"-XX:Tier4{name}={count}" for name, count in WORTH_C2.items()]
-
-
 def broker_command(home: Path, found: jars.Jars) -> dict[str, Any]:
     """The broker as the keeper wants it."""
-    options = ["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", *worth_c2(), *_quiet_log()]
+    options = ["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", *WORTH_C2, *_quiet_log()]
     argv = _java(home, options, found.broker)
     argv += ["kafka.Kafka", str(home / "server.properties")]
     return {"argv": argv, "env": {}, "rank": RANKS["broker"]}
@@ -137,7 +132,7 @@ def jobmanager_command(home: Path) -> dict[str, Any]:
 def taskmanager_command(home: Path, name: str) -> dict[str, Any]:
     """One TaskManager as the keeper wants it; `name` is its resource id, too."""
     options = [f"-Xmx{FRAMEWORK_HEAP_MB + TASK_HEAP_MB}m", "-Xms128m", "-XX:+UseG1GC"]
-    options += worth_c2()
+    options += WORTH_C2
     options += [f"-XX:MaxDirectMemorySize={sum(DIRECT_MB.values())}m"]
     options += [f"-XX:MaxMetaspaceSize={METASPACE_MB}m"]
     argv = _flink_java(home, name, options)

@@ -96,7 +96,7 @@ class EncodeMedia(KeyedProcessFunction):
         now_ms = timers.current_processing_time()
         wait_ms = self._pace.arrived(now_ms)
         if not wait_ms or waits + len(rows) >= self._config["batch_rows"]:
-            yield from self._flush(key, [*self._take(key), rows])
+            yield from self._flush(key, rows)
             return
         if not waits:
             timers.register_processing_time_timer(now_ms + wait_ms)
@@ -105,8 +105,7 @@ class EncodeMedia(KeyedProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Any:
         """The first waiting payload has waited long enough."""
-        key = ctx.get_current_key()
-        yield from self._flush(key, self._take(key))
+        yield from self._flush(ctx.get_current_key())
 
     def _take(self, key: int) -> list[EventRows]:
         """What waits, which waits no longer."""
@@ -117,9 +116,10 @@ class EncodeMedia(KeyedProcessFunction):
         self._waits[key] = 0
         return found
 
-    def _flush(self, key: int, found: list[EventRows]) -> Iterator[Any]:
+    def _flush(self, key: int, *more: EventRows) -> Iterator[Any]:
+        """Encode what waits under a key, and `more` behind it."""
         parts: dict[str, list[EventRows]] = {}
-        for part in found:
+        for part in [*self._take(key), *more]:
             parts.setdefault(part.modality, []).append(part)
         for modality, of_it in parts.items():
             rows = concat_rows(of_it)
@@ -148,14 +148,14 @@ class EncodeMedia(KeyedProcessFunction):
         if not vectors:
             return
         good = rows.only(np.delete(np.arange(len(rows)), list(refused)))
-        lanes = by_shard(good.keys("case_id"), LANES)
-        good = dataclasses.replace(good, columns={"vector": np.stack(vectors)})
+        told = dataclasses.replace(good, columns={"vector": np.stack(vectors)})
         encoder = self._vectors.encoders[rows.modality]
         if rows.modality in MEDIA:  # the score job makes its own of features
+            lanes = by_shard(good.keys("case_id"), LANES)
             for lane, members in lanes.items():
-                frame = self._frame(encoder, good.only(members))
+                frame = self._frame(encoder, told.only(members))
                 yield out_row(self._topic("embeddings"), str(lane), frame)
-        frame = self._frame(encoder, good)
+        frame = self._frame(encoder, told)
         yield out_row(self._topic("vectors"), str(key), frame)
 
     def _counts(self) -> dict[str, int]:

@@ -207,6 +207,8 @@ def test_vectors_are_those_of_the_encoder_with_its_fingerprint(
     assert (row["modality"], row["case_id"]) == ("image", "case-9")
     assert (row["event_time"].timestamp() * 1000, row["created_ms"]) == (AT_MS, 5)
     assert found["run.vectors"] == [row]
+    lane = str(shard_of(key_of("case-9"), 4)).encode()
+    assert {key for topic, key, _ in out if topic == "run.embeddings"} == {lane}
 
 
 def test_each_case_keeps_its_lane_and_the_index_gets_the_batch_whole(
