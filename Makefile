@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Fast tests: a file at a time on each core, on four at most, for each loads torch.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
 CODE := automl connectors encoders fusion pipelines tests benchmarks examples
 
 export OMP_NUM_THREADS ?= 1
@@ -48,7 +50,7 @@ test: setup  ## the fast tests, then those on the real broker and cluster
 	@$(MAKE) --no-print-directory test-integration
 
 test-fast: setup  ## tests that need no broker and no cluster
-	$(BIN)/python -m pytest -q -m "not integration" $(ARGS)
+	$(BIN)/python -m pytest -q -m "not integration" $(SIDE_BY_SIDE) $(ARGS)
 
 test-integration: setup  ## tests on a real broker and a real Flink cluster
 	$(BIN)/python -m pytest -q -m integration --durations=8 $(ARGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +91,6 @@ def loops_beside(
         model_folder=model_folder,
         seconds=sizes.seconds,
         has_label_features=labels,
-        parent_pid=os.getpid(),
     )
     try:
         say(f"loops: putting {sizes.events:,} JSON events in a topic")
@@ -121,7 +119,6 @@ def _kafka_alone(local: Stack, job: LoopJob, sizes: LoopSizes) -> dict[str, Any]
         model_folder=job.model_folder,
         seconds=sizes.seconds,
         has_label_features=False,
-        parent_pid=job.parent_pid,
     )
     try:
         alone(fill, raw, sizes.frame_events, MOST_ROWS)

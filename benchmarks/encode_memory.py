@@ -49,7 +49,7 @@ def planned(model_folder: Path, nodes: int, batch_rows: int) -> dict[str, Any]:
     The model is what a bare process takes for its encoders and for encoding batches.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # read when libraries load: in the child
-    bare = alone(_bare, model_folder, batch_rows)
+    bare = alone(_bare, model_folder, batch_rows, how="spawn")
     fixed = {
         "jvm_limits_mb": JVM_MB + OVERHEAD_MB,
         "python_and_libraries_mb": round(bare["libraries_mb"]),

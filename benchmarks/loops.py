@@ -34,6 +34,8 @@ POLL_MESSAGES = 500
 #: A loop ends when nothing has come for so long.
 QUIET_S = 1.0
 LABEL_ROWS = 4096
+#: What processes of loops have loaded before they are told which one to run.
+LOOP_MODULES = ["benchmarks.bare", "benchmarks.loops", "benchmarks.state"]
 
 Take = Callable[[], list[bytes]]
 Give = Callable[[bytes], Any]
@@ -51,7 +53,6 @@ class LoopJob:
         model_folder: holds the trees.
         seconds: it ends after so long, or when no event has come for a second.
         has_label_features: the trees know shares of frauds.
-        parent_pid: the loop ends with this process.
     """
 
     bootstrap: str
@@ -61,7 +62,6 @@ class LoopJob:
     model_folder: Path
     seconds: float
     has_label_features: bool
-    parent_pid: int
 
 
 def fill(job: LoopJob, count: int, frame_rows: int = 0) -> dict[str, float]:
@@ -216,13 +216,21 @@ def kafka_alone(job: LoopJob, value: bytes, frame_rows: int) -> dict[str, float]
     return {"events": rows, "client_cpu_s": cpu.seconds()["client"]}
 
 
-def alone(run: Callable[..., Mapping[str, float]], *given: Any) -> dict[str, float]:
-    """What a loop gives that runs in a process of its own."""
-    context = multiprocessing.get_context("spawn")
+def alone(
+    run: Callable[..., Mapping[str, float]], *given: Any, how: str = "forkserver"
+) -> dict[str, float]:
+    """What a loop gives that runs in a process of its own.
+
+    Args:
+        run: the loop.
+        given: its arguments.
+        how: "forkserver" starts it with libraries loaded, which take seconds each time;
+            "spawn" with nothing, for who asks what they take.
+    """
+    context: Any = multiprocessing.get_context(how)
+    context.set_forkserver_preload(LOOP_MODULES)
     outer, inner = context.Pipe()
-    process = context.Process(
-        target=_answer, args=(inner, os.getpid(), run, given), daemon=True
-    )
+    process = context.Process(target=_answer, args=(inner, run, given), daemon=True)
     process.start()
     inner.close()
     try:
@@ -235,8 +243,6 @@ def alone(run: Callable[..., Mapping[str, float]], *given: Any) -> dict[str, flo
         process.join()
 
 
-def _answer(
-    pipe: Connection, parent_pid: int, run: Callable[..., Any], given: tuple[Any, ...]
-) -> None:
-    tie_to(parent_pid)
+def _answer(pipe: Connection, run: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    tie_to(os.getppid())
     pipe.send(run(*given))

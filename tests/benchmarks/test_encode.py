@@ -51,7 +51,9 @@ def measured(monkeypatch):
     monkeypatch.setattr(encode, "EncodeRig", SomeRig)
     monkeypatch.setattr(encode, "METRICS_S", 0.0)
     shares = encode.share_of_bound(JOB, RAW, RAW, KAFKA)
-    monkeypatch.setattr(encode, "_one", lambda rig, m, say: {**JOB, **shares})
+    monkeypatch.setattr(
+        encode, "_one", lambda rig, m, say: encode.median_of([{**JOB, **shares}])
+    )
     plan = {"model_mb": 150, "fixed": {"jvm_limits_mb": 1376}, "planned_mb": 3052}
     monkeypatch.setattr(encode, "planned", lambda *given: plan)
     sizes = {"node_mb": 900, "decode_mb": 50}
@@ -64,6 +66,16 @@ def test_the_bound_is_two_cores_on_decoding_encoding_and_kafka():
     assert found["bound_events_per_s"] == round(2 / (1 / 400 + 50e-6), 1)
     assert found["share_of_bound"] == round(900 / (2 / 0.00255), 3)
     assert found["share_of_bound_in_cpu"] == round(1950 / 2000, 3)
+
+
+def test_the_round_with_the_median_share_is_told_and_losses_of_all():
+    rounds = [
+        {**JOB, "events_per_s": rate, "share_of_bound": share, "missing": 1}
+        for rate, share in ((900.0, 0.9), (700.0, 0.7), (800.0, 0.95))
+    ]
+    found = encode.median_of(rounds)
+    assert (found["events_per_s"], found["share_of_bound"]) == (900.0, 0.9)
+    assert (found["shares"], found["missing"]) == ([0.9, 0.7, 0.95], 3)
 
 
 def test_the_line_of_json_holds_what_is_asked_of_it(measured, tmp_path, capsys):
