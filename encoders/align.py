@@ -26,7 +26,7 @@ from encoders.device import at_work, learning_device
 from encoders.lesson import Cases, Lesson
 from encoders.pace import state_of
 from encoders.practice import AlignConfig, Practice, Progress
-from encoders.trainable import CHUNK_ROWS, TrainableEncoder
+from encoders.trainable import TrainableEncoder
 from encoders.unseen import Pair
 
 #: Decoded items, or what `prepare_items` made of them.
@@ -59,19 +59,8 @@ def prepare_items(
     encoders: Mapping[str, TrainableEncoder], items: Items
 ) -> dict[str, torch.Tensor]:
     """What each encoder's network reads, one row per item; the costly step for text."""
-    prepared = {}
-    for modality, given in items.items():
-        if not len(given):
-            continue
-        if isinstance(given, torch.Tensor):
-            prepared[modality] = given
-            continue
-        starts = range(0, len(given), CHUNK_ROWS)
-        parts = [
-            encoders[modality].prepare(given[at : at + CHUNK_ROWS]) for at in starts
-        ]
-        prepared[modality] = torch.cat(parts)
-    return prepared
+    given = {m: found for m, found in items.items() if len(found)}
+    return {m: encoders[m].prepare_all(found) for m, found in given.items()}
 
 
 def fit_encoders(

@@ -19,7 +19,7 @@ from torch.nn import functional
 from encoders.base import EncoderError
 from encoders.device import at_work, learning_device, short_sums
 from encoders.pace import WeightAverage, rate_share
-from encoders.trainable import CHUNK_ROWS, TrainableEncoder
+from encoders.trainable import TrainableEncoder
 
 #: Told the share done (0..1) and a line a person can read.
 Progress = Callable[[float, str], None]
@@ -102,7 +102,7 @@ def fit_classes(
         EncoderError: no items, labels that do not fit them, or no such device.
     """
     y_N = torch.from_numpy(_check(decoded, labels, classes))
-    x_N = decoded if isinstance(decoded, torch.Tensor) else _prepared(encoder, decoded)
+    x_N = encoder.prepare_all(decoded)
     at = learning_device(device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -169,11 +169,6 @@ def _learn(
             line = f"classes {epoch + 1}/{epochs}: loss {told / per_epoch:.3f}"
             progress((epoch + 1) / epochs, line)
     average.hand_over()
-
-
-def _prepared(encoder: TrainableEncoder, decoded: Sequence[Any]) -> torch.Tensor:
-    starts = range(0, len(decoded), CHUNK_ROWS)
-    return torch.cat([encoder.prepare(decoded[at : at + CHUNK_ROWS]) for at in starts])
 
 
 def _check(

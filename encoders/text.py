@@ -151,15 +151,9 @@ class TextEncoder(TrainableEncoder):
         Args:
             decoded: distinct texts, or what `prepare` made of them.
         """
-        import torch
-
-        from encoders.align import prepare_items
         from encoders.text_start import settle
 
-        if not isinstance(decoded, torch.Tensor):
-            prepared = prepare_items({self.modality: self}, {self.modality: decoded})
-            decoded = prepared.get(self.modality, torch.empty(0))
-        settle(self.network, decoded, seed=self.config.seed)
+        settle(self.network, self.prepare_all(decoded), seed=self.config.seed)
         self.seal()
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:

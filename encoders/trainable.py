@@ -49,6 +49,16 @@ class TrainableEncoder(Encoder):
     def prepare(self, decoded: Sequence[Any]) -> torch.Tensor:
         """What the network reads, one row per decoded item; fixed while training."""
 
+    def prepare_all(self, decoded: Sequence[Any] | torch.Tensor) -> torch.Tensor:
+        """What the network reads of many items; a tensor is that already."""
+        import torch
+
+        if isinstance(decoded, torch.Tensor):
+            return decoded
+        starts = range(0, len(decoded), CHUNK_ROWS)
+        parts = [self.prepare(decoded[at : at + CHUNK_ROWS]) for at in starts]
+        return torch.cat(parts) if parts else torch.empty(0)
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Everything besides the weights that can change a vector, as JSON values."""

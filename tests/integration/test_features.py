@@ -74,8 +74,7 @@ def check(done: Streamed, made: Payments, file: Path) -> None:
     assert file.read_bytes() == made.expected
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
-@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize(("nodes", "ready"), [(1, False), (2, False), (2, True)])
 def test_the_stream_serves_what_a_backfill_gives(
     local: stack.Stack, made: Payments, tmp_path: Path, ready: bool, nodes: int
 ) -> None:
