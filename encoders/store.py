@@ -62,6 +62,7 @@ def load_encoder(folder: Path) -> Encoder:
             f"the saved files, or train again"
         )
         raise EncoderLoadError(msg)
+    encoder.serving = about.get("serving")
     return encoder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +102,6 @@ class TextEncoder(TrainableEncoder):
         self._backbone = Backbone(
             folder, max_tokens=self.config.max_tokens, form=self._form()
         )
-        self.serving: dict[str, Any] = {}
         self.network = seeded(
             lambda: TextNetwork(
                 self._backbone,
@@ -174,17 +172,8 @@ class TextEncoder(TrainableEncoder):
         return torch.cat([first, bucket, thin(amount)], dim=1)
 
     def save(self, folder: Path) -> None:
-        """See `Encoder.save`.
-
-        An adapter is also written apart, for `swap_adapter`, and `config.json` gets
-        what `choose_form` measured.
-        """
+        """See `Encoder.save`; an adapter is also written apart, for `swap_adapter`."""
         super().save(folder)
-        if self.serving:
-            path = folder / "config.json"
-            about = json.loads(path.read_text(encoding="utf-8"))
-            text = json.dumps({**about, "serving": self.serving}, indent=2) + "\n"
-            path.write_text(text, encoding="utf-8")
         if self.config.tune == "adapter":
             from encoders.adapter import write_adapter
 

@@ -40,10 +40,12 @@ class TrainableEncoder(Encoder):
     Attributes:
         config: the options it was built with.
         network: turns prepared items into vectors of width D, before unit length.
+        serving: what was measured when its serving form was chosen; saved with it.
     """
 
     config: EncoderConfig
     network: nn.Module
+    serving: dict[str, Any] | None = None
 
     @abstractmethod
     def prepare(self, decoded: Sequence[Any]) -> torch.Tensor:
@@ -127,6 +129,8 @@ class TrainableEncoder(Encoder):
             "config": dataclasses.asdict(self.config),
             "settings": self.settings(),
         }
+        if self.serving:
+            about["serving"] = self.serving
         text = json.dumps(about, indent=2, sort_keys=True) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
 

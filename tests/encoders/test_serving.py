@@ -32,6 +32,9 @@ def test_the_choice_is_measured_and_saved(tiny_bert: Path, tmp_path: Path) -> No
     assert json.loads((tmp_path / "config.json").read_text())["serving"] == found
     loaded = load_encoder(tmp_path)
     assert loaded.fingerprint == encoder.fingerprint
+    loaded.save(tmp_path / "again")
+    again = (tmp_path / "again" / "config.json").read_text()
+    assert again == (tmp_path / "config.json").read_text()
     np.testing.assert_allclose(loaded.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
 
 
