@@ -10,16 +10,16 @@ from automl.manifest import load_manifest
 from benchmarks.cpu import cpu_model
 from benchmarks.encode_memory import growth, planned, resident_mb
 from benchmarks.encode_rig import NODES, EncodeBenchConfig, EncodeRig, Say
-from benchmarks.raw_encode import RawKafka, RawLoop, raw_forward, raw_kafka
+from benchmarks.raw_encode import RawForward, RawKafka, raw_kafka
 
 CORES = 2
 #: Flink gathers what operators count at most so often.
 METRICS_S = 12.0
-#: Runs as long as the measured one before it: the JVM still compiles in the first.
-WARM_UP = 2
-#: Runs that are measured, each between two bare loops: machines and their neighbours
-#: speed up and slow down within a minute. The one with the median share is told.
-ROUNDS = 3
+#: Runs as long as a measured one before it: the JVM still compiles in the first.
+WARM_UP = 3
+#: Runs that are measured, each between two bare loops: cores speed up and slow down by
+#: a tenth within seconds. The one with the median share is told.
+ROUNDS = 5
 #: Payloads that the events share which show the cache.
 DISTINCT = 256
 
@@ -50,34 +50,30 @@ def measure(config: EncodeBenchConfig, say: Say) -> dict[str, Any]:
 
 def _one(rig: EncodeRig, modality: str, say: Say) -> dict[str, Any]:
     config = rig.config
-    loop = RawLoop(
-        model_folder=rig.folder,
-        modality=modality,
-        batch_rows=config.batch_rows,
-        seconds=config.seconds / 4,
-    )
-    guess = 1e6 / sum(raw_forward(loop, CORES)[n] for n in ("decode_us", "encode_us"))
-    say(f"{modality}: {guess:,.0f} events/s in a bare loop on each of {CORES} cores")
-    count = int(guess * CORES * config.seconds)
-    rig.run(modality, WARM_UP * count)
-    kafka = raw_kafka(
-        RawKafka(
-            bootstrap=rig.local.bootstrap,
-            broker_pid=rig.pids()["broker"],
-            prefix="raw." + rig.prefix,
-            modality=modality,
-            width=load_manifest(rig.folder).width,
-            frames=200,
-            rows=config.frame_rows,
+    cores = RawForward(rig.folder, modality, config.batch_rows, CORES)
+    with cores as bare:
+        before, rounds = bare.run(config.seconds), []
+        count = int(before["events_per_s"] * CORES * config.seconds)
+        say(f"{modality}: {before['events_per_s']:,.0f} events/s on a core alone")
+        rig.run(modality, WARM_UP * count)
+        kafka = raw_kafka(
+            RawKafka(
+                bootstrap=rig.local.bootstrap,
+                broker_pid=rig.pids()["broker"],
+                prefix="raw." + rig.prefix,
+                modality=modality,
+                width=load_manifest(rig.folder).width,
+                frames=200,
+                rows=config.frame_rows,
+            )
         )
-    )
-    before, rounds = raw_forward(loop, CORES), []
-    for _ in range(ROUNDS):
-        job = rig.run(modality, count)
-        after = raw_forward(loop, CORES)
-        rounds.append({**job, **share_of_bound(job, before, after, kafka)})
-        say(f"{modality}: {rounds[-1]['share_of_bound']} of the bound")
-        before = after
+        before = bare.run(config.seconds / 2)
+        for _ in range(ROUNDS):
+            job = rig.run(modality, count)
+            after = bare.run(config.seconds / 2)
+            rounds.append({**job, **share_of_bound(job, before, after, kafka)})
+            say(f"{modality}: {rounds[-1]['share_of_bound']} of the bound")
+            before = after
     return median_of(rounds)
 
 

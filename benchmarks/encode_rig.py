@@ -52,7 +52,7 @@ class EncodeBenchConfig:
     modalities: tuple[str, ...] = MEDIA
     batch_rows: int = 16
     frame_rows: int = 256
-    seconds: float = 15.0
+    seconds: float = 10.0
     minutes: float = 0.0
     model_folder: Path | None = None
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from benchmarks.cpu import CpuClock
 from benchmarks.loops import alone, producer_of, put
@@ -19,68 +19,70 @@ from connectors.kafka import create_topics, delete_topics
 from pipelines.keeper import tie_to
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RawLoop:
-    """A bare loop over payloads in memory.
+class RawForward:
+    """Decoding and encoding payloads in memory, one torch thread in each process.
 
-    Attributes:
+    As many processes at once as the job has cores: each is slower then than one alone.
+    They rest between two runs, their model loaded.
+
+    Args:
         model_folder: of the encoders.
         modality: of the payloads.
         batch_rows: payloads decoded and encoded together.
-        seconds: of timed work.
+        cores: processes.
     """
 
-    model_folder: Path
-    modality: str
-    batch_rows: int
-    seconds: float
-
-
-def raw_forward(loop: RawLoop, cores: int) -> dict[str, Any]:
-    """Decode and encode in so many processes at once, one torch thread in each.
-
-    Both cores at work is what the job has, too: each is slower then than one alone.
-    """
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when libraries load: in the children
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for _ in range(cores):
-        outer, inner = context.Pipe()
-        given = (inner, os.getpid(), loop)
-        process = context.Process(target=_forward, args=given, daemon=True)
-        process.start()
-        inner.close()
-        pipes.append(outer)
-        processes.append(process)
-    try:
-        for pipe in pipes:
+    def __init__(
+        self, model_folder: Path, modality: str, batch_rows: int, cores: int
+    ) -> None:
+        os.environ["OMP_NUM_THREADS"] = "1"  # read when libraries load: in the children
+        context = multiprocessing.get_context("spawn")
+        self._pipes, self._processes = [], []
+        for _ in range(cores):
+            outer, inner = context.Pipe()
+            given = (inner, os.getpid(), model_folder, modality, batch_rows)
+            process = context.Process(target=_forward, args=given, daemon=True)
+            process.start()
+            inner.close()
+            self._pipes.append(outer)
+            self._processes.append(process)
+        for pipe in self._pipes:
             pipe.recv()
-        for pipe in pipes:
-            pipe.send("go")
-        found: list[Mapping[str, float]] = [pipe.recv() for pipe in pipes]
-    finally:
-        for process in processes:
-            process.join(10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self._processes:
             process.kill()
-    each = sum(one["events"] / one["wall_s"] for one in found) / cores
-    events = sum(one["events"] for one in found)
-    return {
-        "events_per_s": round(each, 1),
-        "decode_us": round(1e6 * sum(one["decode_s"] for one in found) / events, 1),
-        "encode_us": round(1e6 * sum(one["encode_s"] for one in found) / events, 1),
-    }
+            process.join()
+
+    def run(self, seconds: float) -> dict[str, float]:
+        """What one core does in so many seconds while the others do the same."""
+        for pipe in self._pipes:
+            pipe.send(seconds)
+        found: list[Mapping[str, float]] = [pipe.recv() for pipe in self._pipes]
+        each = sum(one["events"] / one["wall_s"] for one in found) / len(found)
+        events = sum(one["events"] for one in found)
+        return {
+            "events_per_s": round(each, 1),
+            "decode_us": round(1e6 * sum(one["decode_s"] for one in found) / events, 1),
+            "encode_us": round(1e6 * sum(one["encode_s"] for one in found) / events, 1),
+        }
 
 
-def _forward(pipe: Connection, parent_pid: int, loop: RawLoop) -> None:
+def _forward(
+    pipe: Connection, parent_pid: int, folder: Path, modality: str, batch_rows: int
+) -> None:
     tie_to(parent_pid)
     from encoders.store import load_encoder
 
-    encoder = load_encoder(loop.model_folder / "encoders" / loop.modality)
-    payloads = Payloads(loop.modality)
+    encoder = load_encoder(folder / "encoders" / modality)
+    payloads = Payloads(modality)
     spent = {"decode_s": 0.0, "encode_s": 0.0}
 
     def batch(first: int) -> None:
-        of = [payloads[n] for n in range(first, first + loop.batch_rows)]
+        of = [payloads[n] for n in range(first, first + batch_rows)]
         began = time.thread_time()
         decoded = [encoder.decode(one) for one in of]
         between = time.thread_time()
@@ -88,16 +90,20 @@ def _forward(pipe: Connection, parent_pid: int, loop: RawLoop) -> None:
         spent["decode_s"] += between - began
         spent["encode_s"] += time.thread_time() - between
 
-    for number in range(8):
-        batch(number * loop.batch_rows)
-    pipe.send("ready")
-    pipe.recv()
-    spent |= dict.fromkeys(spent, 0.0)
-    began, events = time.monotonic(), 0
-    while time.monotonic() - began < loop.seconds:
+    events = 0
+    for _ in range(8):
         batch(events)
-        events += loop.batch_rows
-    pipe.send({"events": events, "wall_s": time.monotonic() - began, **spent})
+        events += batch_rows
+    pipe.send("ready")
+    while True:
+        seconds = pipe.recv()
+        spent |= dict.fromkeys(spent, 0.0)
+        began, before = time.monotonic(), events
+        while time.monotonic() - began < seconds:
+            batch(events)
+            events += batch_rows
+        took_s = time.monotonic() - began
+        pipe.send({"events": events - before, "wall_s": took_s, **spent})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
