@@ -213,6 +213,22 @@ def scale(stack: Stack, nodes: int, *, say: Say | None = None) -> Stack:
     return dataclasses.replace(stack, nodes=nodes)
 
 
+def settled(stack: Stack) -> Stack:
+    """The same stack with the TaskManagers last asked for, the others gone.
+
+    Until then Flink may count slots of nodes that are being ended as free. A cluster
+    that was not started here is taken as it is.
+
+    Raises:
+        StackError: they did not register in time.
+    """
+    nodes = len(_wanted_nodes(stack.home))
+    if not nodes:
+        return stack
+    await_flink(stack.home, stack.flink_url, nodes)
+    return dataclasses.replace(stack, nodes=nodes)
+
+
 def set_nodes(home: Path, nodes: int) -> None:
     """Ask for `nodes` TaskManagers, named tm-1 to tm-N; the keeper follows at once."""
     if nodes < 1:

@@ -33,10 +33,16 @@ def broker_answers(bootstrap: str) -> bool:
 
 
 def await_flink(home: Path, url: str, nodes: int) -> None:
-    """Wait until exactly `nodes` TaskManagers are registered, or a `StackError`."""
+    """Wait until exactly `nodes` TaskManagers and their slots are registered.
+
+    Raises:
+        StackError: they were not in time.
+    """
 
     def ready() -> bool:
-        return (overview(url) or {}).get("taskmanagers") == nodes
+        found = overview(url) or {}
+        # a node's slot is known a moment after the node
+        return found.get("taskmanagers") == found.get("slots-total") == nodes
 
     newest = f"tm-{nodes}"
     what = f"Flink with {nodes} TaskManager(s)"

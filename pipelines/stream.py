@@ -116,6 +116,7 @@ def stream(
         progress=progress,
     )
     create_topics(local.bootstrap, prefix=prefix)
+    local = stack.settled(local)
     nodes_before = local.nodes
     short = 2 * nodes - jobs.free_slots(local)
     if short > 0:
