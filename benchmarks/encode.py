@@ -50,11 +50,10 @@ def measure(config: EncodeBenchConfig, say: Say) -> dict[str, Any]:
 
 def _one(rig: EncodeRig, modality: str, say: Say) -> dict[str, Any]:
     config = rig.config
-    cores = RawForward(rig.folder, modality, config.batch_rows, CORES)
-    with cores as bare:
-        before, rounds = bare.run(config.seconds), []
-        count = int(before["events_per_s"] * CORES * config.seconds)
-        say(f"{modality}: {before['events_per_s']:,.0f} events/s on a core alone")
+    with RawForward(rig.folder, modality, config.batch_rows, CORES) as bare:
+        guess = bare.run(config.seconds)["events_per_s"]
+        count = int(guess * CORES * config.seconds)
+        say(f"{modality}: {guess:,.0f} events/s on a core alone")
         rig.run(modality, WARM_UP * count)
         kafka = raw_kafka(
             RawKafka(
@@ -67,7 +66,7 @@ def _one(rig: EncodeRig, modality: str, say: Say) -> dict[str, Any]:
                 rows=config.frame_rows,
             )
         )
-        before = bare.run(config.seconds / 2)
+        rounds, before = [], bare.run(config.seconds / 2)
         for _ in range(ROUNDS):
             job = rig.run(modality, count)
             after = bare.run(config.seconds / 2)

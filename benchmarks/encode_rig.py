@@ -62,7 +62,7 @@ class EncodeRig:
 
     def __init__(self, config: EncodeBenchConfig, say: Say) -> None:
         self._own = stack.find(config.home) is None
-        self.config, self._say = config, say
+        self.config = config
         self.folder = config.model_folder or media_model(config.home)
         self.local = stack.start(
             config.home, nodes=NODES, owner_pid=os.getpid(), say=say

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -227,12 +228,7 @@ def alone(
         how: "forkserver" starts it with libraries loaded, which take seconds each time;
             "spawn" with nothing, for who asks what they take.
     """
-    context: Any = multiprocessing.get_context(how)
-    context.set_forkserver_preload(LOOP_MODULES)
-    outer, inner = context.Pipe()
-    process = context.Process(target=_answer, args=(inner, run, given), daemon=True)
-    process.start()
-    inner.close()
+    outer, process = started(_answer, run, given, how=how)
     try:
         found: dict[str, float] = outer.recv()
         return found
@@ -244,5 +240,25 @@ def alone(
 
 
 def _answer(pipe: Connection, run: Callable[..., Any], given: tuple[Any, ...]) -> None:
-    tie_to(os.getppid())
     pipe.send(run(*given))
+
+
+def started(
+    work: Callable[..., None], *given: Any, how: str = "spawn"
+) -> tuple[Connection, BaseProcess]:
+    """A process that does `work(pipe, *given)`, and the other end of its pipe.
+
+    It ends with this process at the latest.
+    """
+    context: Any = multiprocessing.get_context(how)
+    context.set_forkserver_preload(LOOP_MODULES)
+    outer, inner = context.Pipe()
+    process = context.Process(target=_tied, args=(work, inner, *given), daemon=True)
+    process.start()
+    inner.close()
+    return outer, process
+
+
+def _tied(work: Callable[..., None], *given: Any) -> None:
+    tie_to(os.getppid())
+    work(*given)

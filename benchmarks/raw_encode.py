@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Mapping
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.cpu import CpuClock
-from benchmarks.loops import alone, producer_of, put
+from benchmarks.loops import alone, producer_of, put, started
 from benchmarks.media import Payloads, vectors_frame
 from benchmarks.reader import assigned
 from connectors.kafka import create_topics, delete_topics
-from pipelines.keeper import tie_to
 
 
 class RawForward:
@@ -36,16 +34,10 @@ class RawForward:
         self, model_folder: Path, modality: str, batch_rows: int, cores: int
     ) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"  # read when libraries load: in the children
-        context = multiprocessing.get_context("spawn")
-        self._pipes, self._processes = [], []
-        for _ in range(cores):
-            outer, inner = context.Pipe()
-            given = (inner, os.getpid(), model_folder, modality, batch_rows)
-            process = context.Process(target=_forward, args=given, daemon=True)
-            process.start()
-            inner.close()
-            self._pipes.append(outer)
-            self._processes.append(process)
+        given = (model_folder, modality, batch_rows)
+        children = [started(_forward, *given) for _ in range(cores)]
+        self._pipes = [pipe for pipe, _ in children]
+        self._processes = [process for _, process in children]
         for pipe in self._pipes:
             pipe.recv()
 
@@ -71,10 +63,7 @@ class RawForward:
         }
 
 
-def _forward(
-    pipe: Connection, parent_pid: int, folder: Path, modality: str, batch_rows: int
-) -> None:
-    tie_to(parent_pid)
+def _forward(pipe: Connection, folder: Path, modality: str, batch_rows: int) -> None:
     from encoders.store import load_encoder
 
     encoder = load_encoder(folder / "encoders" / modality)
@@ -192,12 +181,7 @@ class Filler:
     """A process that makes frames of events first and sends them at a word."""
 
     def __init__(self, told: Fill) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, inner = context.Pipe()
-        given = (inner, os.getpid(), told)
-        self._process = context.Process(target=_fill, args=given, daemon=True)
-        self._process.start()
-        inner.close()
+        self._pipe, self._process = started(_fill, told)
         self._pipe.recv()
 
     def go(self) -> None:
@@ -210,8 +194,7 @@ class Filler:
         self._process.join()
 
 
-def _fill(pipe: Connection, parent_pid: int, told: Fill) -> None:
-    tie_to(parent_pid)
+def _fill(pipe: Connection, told: Fill) -> None:
     producer, payloads = producer_of(told.bootstrap), Payloads(told.modality)
     numbers = range(told.first, told.first + told.count, told.rows)
     frames = [payloads.frame(n, told.rows, payloads=told.payloads) for n in numbers]

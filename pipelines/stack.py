@@ -32,8 +32,8 @@ from pipelines.stack_record import (
 )
 from pipelines.stack_settings import HOST, Ports
 
-__all__ = ["Stack", "StackError", "attach", "find", "scale", "set_nodes", "start"]
-__all__ += ["status", "stop"]
+__all__ = ["Stack", "StackError", "attach", "find", "scale", "set_nodes"]
+__all__ += ["settled", "start", "status", "stop"]
 
 STOP_DEADLINE_S = 40.0
 Say = Callable[[str], None]
@@ -209,8 +209,7 @@ def scale(stack: Stack, nodes: int, *, say: Say | None = None) -> Stack:
     set_nodes(stack.home, nodes)
     if say is not None:
         say(f"{nodes} TaskManagers")
-    await_flink(stack.home, stack.flink_url, nodes)
-    return dataclasses.replace(stack, nodes=nodes)
+    return settled(stack)
 
 
 def settled(stack: Stack) -> Stack:

@@ -118,7 +118,7 @@ def train(
     tree_logit, logit = judged.logits(joined, vectors, later)
     score = 1.0 / (1.0 + np.exp(-logit))
     metrics = _metrics(y[later], tree_logit, score, fit)
-    forms = {m: e.serving for m, e in encoders.items() if getattr(e, "serving", None)}
+    forms = {m: e.serving for m, e in encoders.items() if e.serving}
     if forms:
         metrics["serving"] = forms
     say(
