@@ -25,6 +25,7 @@ from automl.candidates import TreeCandidate
 from automl.evaluate import auc, average_precision, ece
 from automl.registry import Registry
 from automl.task import TaskSpec
+from benchmarks.planted import planted
 from benchmarks.quad_fraud_archive import build_archive, quad_task
 from benchmarks.reliability_diagram import Curve, curve_of, svg_of
 from connectors.records import MODALITIES
@@ -98,12 +99,29 @@ def through_the_product(scorer: Scorer, week: Week, seed: int) -> Figures:
         some = np.zeros_like(mask)
         some[:, columns] = mask[:, columns]
         found[alone] = scored(some)
-    image = MEDIA_COLUMNS["image"]
-    there = np.flatnonzero(week.mask[:, image])
-    shuffled = week.vectors.copy()
+    mixed = shuffled(week, MEDIA_COLUMNS["image"], seed)
+    found["images shuffled"] = scored(week.mask, mixed)
+    return found
+
+
+def shuffled(week: Week, column: int, seed: int) -> NDArray[np.float32]:
+    """Vectors (N, M, D) where one modality of a case is that of another case."""
+    there = np.flatnonzero(week.mask[:, column])
+    vectors = week.vectors.copy()
     order = np.random.default_rng(seed).permutation(there)
-    shuffled[there, image] = week.vectors[order, image]
-    found["images shuffled"] = scored(week.mask, shuffled)
+    vectors[there, column] = week.vectors[order, column]
+    return vectors
+
+
+def turned_random(scorer: Scorer, week: Week, seed: int) -> dict[str, dict[str, float]]:
+    """Modalities that tell nothing from a planted moment on, by the token they move."""
+    healthy = scorer.score(week.x, week.vectors, week.mask)
+    found = {}
+    for name, token in (("text", "text"), ("image", "image+audio")):
+        mixed = shuffled(week, MEDIA_COLUMNS[name], seed)
+        random = scorer.score(week.x, mixed, week.mask)
+        column = scorer.fusion.config.tokens.index(token)
+        found[name] = planted(healthy, random, week.y, column, seed)
     return found
 
 
@@ -211,6 +229,7 @@ def run(data: Path, seed: int, budget_s: float) -> dict[str, Any]:
         scorer = Scorer.load(folder)
         found = through_the_product(scorer, week, seed)
         calibrated = calibration(scorer, week)
+        random = turned_random(scorer, week, seed)
         found |= beside(train_week, week, folder, seed)
     return {
         "seed": seed,
@@ -219,6 +238,7 @@ def run(data: Path, seed: int, budget_s: float) -> dict[str, Any]:
         "frauds": int(week.y.sum()),
         "figures": found,
         "calibration": calibrated,
+        "turned_random": random,
     }
 
 
@@ -255,6 +275,11 @@ def main(argv: list[str] | None = None) -> int:
         errors = [one["calibration"][name][0] for one in runs]
         base = runs[0]["calibration"][name][1]
         print(f"{name:34s} ECE {np.mean(errors):.4f} (base rate {base:.4f})")
+    for name in runs[0]["turned_random"]:
+        told = [one["turned_random"][name] for one in runs]
+        mean = {key: np.mean([one[key] for one in told]) for key in told[0]}
+        parts = ", ".join(f"{key} {value:.3f}" for key, value in mean.items())
+        print(f"{name + ' turned random':34s} {parts}")
     return 0
 
 

@@ -4,105 +4,85 @@ Training is days apart; a modality can go bad within the hour. What each token s
 a case is kept with the decision, so when the label comes it can be asked how much of
 it should have been believed.
 
-Shapes: `T` tokens, `L` labels.
+Shapes: `T` tokens.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
 Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReliabilityConfig:
-    """How fast trust follows the labels.
+    """What is held of a token before any label speaks.
 
     Attributes:
-        half_life: labels after which one counts half.
+        turns_every: labels of cases a token spoke of, after which one expects it to
+            have gone bad, or to have come back. Fewer follow faster, and doubt good
+            ones more often.
         least: no token is trusted less, so that it can come back.
-        caution: how strongly weights are held at 1: half of it times the square of
-            what is missing is added to the loss.
-        kept: latest labels that are looked at.
+        base_rate: share of 1s.
+        base_labels: how many labels that is worth; the rate follows those that come.
     """
 
-    half_life: float = 500.0
+    turns_every: float = 10_000.0
     least: float = 0.05
-    caution: float = 1.0
-    kept: int = 4000
+    base_rate: float = 0.01
+    base_labels: float = 100.0
 
 
 class Reliability:
-    """Weights in `least`..1 that make the latest labels likeliest.
+    """Weights in `least`..1: how probable it is that a token still tells what it did.
 
-    A case's log-odds are taken as `rest + weights @ said`: what the tree and the
-    interplay of all say stands, what each token adds is scaled.
+    A token is either as good as when it was fitted, or worth `least` of what it says (a
+    filter of two hidden states). Each label shifts the odds of the two by how likely
+    the token alone made it. What the others said is left out on purpose: they would
+    take the surprise out of a case all knew, and so most of what its label tells.
 
     Args:
         tokens: T.
-        config: how fast it follows.
+        config: what is held before any label.
 
     Example:
         >>> trust = Reliability(1)
         >>> for label in [0, 1] * 500:  # it is sure, and wrong half the time
-        ...     trust.learn(np.array([3.0]), 0.0, label)
-        >>> float(trust.weights()[0])
+        ...     trust.learn(np.array([3.0]), label)
+        >>> round(float(trust.weights()[0]), 2)
         0.05
     """
 
     def __init__(self, tokens: int, config: ReliabilityConfig | None = None) -> None:
-        self.tokens = tokens
         self.config = config or ReliabilityConfig()
-        self._latest: deque[tuple[Vector, float, int]] = deque(maxlen=self.config.kept)
-        self._weights = np.ones(tokens)
+        self._good = np.ones(tokens)
+        self._ones = self.config.base_rate * self.config.base_labels
+        self._labels = self.config.base_labels
 
-    def __len__(self) -> int:
-        return len(self._latest)
-
-    def learn(self, said: NDArray[np.floating[Any]], rest: float, label: int) -> None:
+    def learn(self, said: NDArray[np.floating[Any]], label: int) -> None:
         """Takes one matured label.
 
         Args:
             said: (T,) log-odds that each token added, had it been fully trusted; 0
                 for the absent.
-            rest: the case's other log-odds.
             label: 0 or 1.
         """
-        self._latest.append((np.asarray(said, np.float64), rest, label))
+        spoke = said != 0
+        self._good += spoke * (1 - 2 * self._good) / self.config.turns_every
+        self._ones += label
+        self._labels += 1
+        base = logit(self._ones / self._labels)
+        if_good, if_bad = (
+            weight * label * said - np.logaddexp(0, base + weight * said)
+            for weight in (1.0, self.config.least)
+        )
+        self._good = expit(logit(self._good) + if_good - if_bad)
 
     def weights(self) -> Vector:
         """(T,) how far each token can be trusted now."""
-        if not self._latest:
-            return self._weights
-        said_LT = np.array([said for said, _, _ in self._latest])
-        rest = np.array([rest for _, rest, _ in self._latest])
-        y = np.array([label for _, _, label in self._latest], dtype=np.float64)
-        age = np.arange(len(y))[::-1]
-        counts = 0.5 ** (age / self.config.half_life)
-        found = self._weights.copy()
-        for _ in range(50):
-            chance = expit(rest + said_LT @ found)
-            slope = said_LT.T @ (counts * (chance - y))
-            slope += self.config.caution * (found - 1)
-            curve = (said_LT.T * (counts * chance * (1 - chance))) @ said_LT
-            curve[np.diag_indices(self.tokens)] += self.config.caution
-            # at a bound only steps that lead away from it
-            stuck = ((found <= self.config.least) & (slope > 0)) | (
-                (found >= 1) & (slope < 0)
-            )
-            free = np.flatnonzero(~stuck)
-            step = np.zeros(self.tokens)
-            step[free] = np.linalg.solve(curve[np.ix_(free, free)], slope[free])
-            moved = np.clip(found - step, self.config.least, 1.0)
-            done = np.abs(moved - found).max() < 1e-4
-            found = moved
-            if done:
-                break
-        self._weights = found
-        return found
+        return self.config.least + (1 - self.config.least) * self._good

@@ -27,8 +27,6 @@ TOKENS = FusionConfig(modalities=MODALITIES).tokens
 LEAST_MOVE = 0.15
 #: Labels between two looks.
 EVERY_LABELS = 100
-#: A score of 0 or 1 in a decision of six digits may be as near as this.
-LEAST_SCORE = 5e-7
 #: Decisions kept while their labels are to come.
 MOST_WAITING = 500_000
 
@@ -45,7 +43,7 @@ class FollowedTrust:
         self._registry = registry
         self._name = name
         self._trust = Reliability(len(TOKENS))
-        self._said: dict[str, tuple[NDArray[np.float64], float]] = {}
+        self._said: dict[str, NDArray[np.float64]] = {}
         self._labels: dict[str, int] = {}
         self._used: dict[int, NDArray[np.float64]] = {}
         self._next_at = EVERY_LABELS
@@ -57,15 +55,11 @@ class FollowedTrust:
         media = np.flatnonzero(np.diff(said.offsets.to_numpy()))
         if not len(media):
             return
-        told = batch.select(["case_id", "score", "model_version", "evidence"])
-        for row in told.take(pa.array(media)).to_pylist():
+        told = batch.select(["case_id", "evidence"]).take(pa.array(media))
+        for row in told.to_pylist():
             case = row["case_id"]
-            evidence = np.array(row["evidence"])
-            score = min(max(row["score"], LEAST_SCORE), 1 - LEAST_SCORE)
-            trusted = float(self._used_by(row["model_version"]) @ evidence)
-            rest = float(np.log(score) - np.log1p(-score)) - trusted
             self._said.pop(case, None)  # the last decision of a case counts, and is new
-            self._said[case] = (evidence, rest)
+            self._said[case] = np.array(row["evidence"])
             if case in self._labels:
                 self._learn(case, self._labels.pop(case))
         while len(self._said) > MOST_WAITING:
@@ -118,8 +112,7 @@ class FollowedTrust:
         return version
 
     def _learn(self, case: str, label: int) -> None:
-        evidence, rest = self._said.pop(case)
-        self._trust.learn(evidence, rest, label)
+        self._trust.learn(self._said.pop(case), label)
         self._learnt += 1
 
     def _used_by(self, version: int) -> NDArray[np.float64]:

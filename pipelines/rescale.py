@@ -75,6 +75,7 @@ def rescale(
             where its savepoint is, and how to go on.
     """
     say = say or (lambda line: None)
+    local = stack.settled(local)
     running = _running(local, prefix)
     wanted = {
         name: dataclasses.replace(config, nodes=nodes)

@@ -100,9 +100,11 @@ def _submit(args: argparse.Namespace, cluster: Stack, version: ModelVersion) -> 
             file=sys.stderr,
         )
         return 1
-    short = args.nodes - jobs.free_slots(cluster)
-    if short > 0 and not args.bootstrap:
-        cluster = stack.scale(cluster, cluster.nodes + short, say=say)
+    if not args.bootstrap:
+        cluster = stack.settled(cluster)
+        short = args.nodes - jobs.free_slots(cluster)
+        if short > 0:
+            cluster = stack.scale(cluster, cluster.nodes + short, say=say)
     config = JobConfig(
         bootstrap=cluster.bootstrap,
         model_folder=str(version.folder.resolve()),

@@ -37,12 +37,10 @@ def test_its_weight_falls_by_half_and_fusion_stays_above_the_tree(seed):
     weights, logits, trees, labels = [], [], [], []
     for turn in range(40):  # 100 matured labels each; random from the 20th on
         x, mask, y, tree = cases(100, seed=1000 + turn, random_text=turn >= 20)
-        used = trust.weights().copy()
-        named = dict(zip(config.tokens, used.tolist(), strict=True))
+        named = dict(zip(config.tokens, trust.weights().tolist(), strict=True))
         out = FusionScorer(model, named).score(x, mask, tree)
-        rest = out.logit - out.said @ used.astype(np.float32)
         for row in range(len(y)):
-            trust.learn(out.said[row], float(rest[row]), int(y[row]))
+            trust.learn(out.said[row], int(y[row]))
         weights.append(trust.weights()[TEXT])
         logits.append(out.logit)
         trees.append(tree)
