@@ -114,8 +114,13 @@ def rows_of_list(column: pa.Array) -> npt.NDArray[Any]:
 
 def frame_of(schema: pa.Schema, columns: dict[str, Any]) -> bytes:
     """A frame with the given columns, in the schema's order and types."""
+    return encode_frame(batch_of(schema, columns))
+
+
+def batch_of(schema: pa.Schema, columns: dict[str, Any]) -> pa.RecordBatch:
+    """The rows that `frame_of` puts into a frame."""
     arrays = [_array(columns[f.name], f.type) for f in schema]
-    return encode_frame(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:

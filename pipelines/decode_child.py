@@ -114,8 +114,7 @@ def serve(
 
 
 def _put(answers: SharedBytes, start: int, array: NDArray[Any]) -> int:
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    stop = answers.write(start, flat.data)
+    stop = answers.write(start, array.tobytes())
     return -(-stop // STEP) * STEP
 
 

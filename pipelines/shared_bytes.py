@@ -22,36 +22,39 @@ class SharedBytes:
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _file_in_memory() if fd is None else fd
-        self._map()
+        self._bytes = os.fstat(self.fd).st_size
+        self._mapped = self._map()
 
     def write(self, start: int, content: bytes | memoryview) -> int:
         """Put bytes there, in a larger file if need be; gives where they end."""
         stop = start + len(content)
-        if stop > os.fstat(self.fd).st_size:
-            os.ftruncate(self.fd, 1 << (stop - 1).bit_length())
+        if stop > self._bytes:
+            self._bytes = 1 << (stop - 1).bit_length()
+            os.ftruncate(self.fd, self._bytes)
         if stop > len(self._mapped):
-            self._map()
+            self._mapped = self._map()
         self._mapped[start:stop] = content
         return stop
 
     def read(self, start: int, stop: int) -> memoryview:
         """The bytes there now; they change when the other process writes."""
         if stop > len(self._mapped):
-            self._map()
+            self._mapped = self._map()
         return memoryview(self._mapped)[start:stop]
 
     def begin(self) -> None:
         """What was written is needed no more: a large file gives its memory back."""
-        if os.fstat(self.fd).st_size > KEPT_BYTES:
+        if self._bytes > KEPT_BYTES:
+            self._bytes = KEPT_BYTES
             os.ftruncate(self.fd, KEPT_BYTES)
 
     def close(self) -> None:
         """Let the file go; what was read from it stays until it is let go, too."""
         os.close(self.fd)
 
-    def _map(self) -> None:
+    def _map(self) -> mmap.mmap:
         # not `resize`: whoever still looks at the old one may go on
-        self._mapped = mmap.mmap(self.fd, os.fstat(self.fd).st_size)
+        return mmap.mmap(self.fd, os.fstat(self.fd).st_size)
 
 
 def _file_in_memory() -> int:

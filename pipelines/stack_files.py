@@ -42,6 +42,9 @@ WORTH_C2 = (
     "-XX:Tier4CompileThreshold=150000",
     "-XX:Tier4BackEdgeThreshold=400000",
 )
+#: Flink's messaging looks for what is due every 10 ms, in two threads of each process,
+#: and each look interrupts an encoder. Nothing it is asked for is due within 100 ms.
+RARE_TICKS = ("-Dpekko.scheduler.tick-duration=100ms",)
 
 
 def flink_wheel() -> Path:
@@ -171,7 +174,7 @@ def _java(home: Path, options: list[str], class_path: tuple[Path, ...]) -> list[
 
 def _flink_java(home: Path, name: str, options: list[str]) -> list[str]:
     log4j = home / "flink" / "conf" / "log4j-console.properties"
-    options = [*options, *flink_opens().split()]
+    options = [*options, *flink_opens().split(), *RARE_TICKS]
     options += [f"-Dlog.file={home / 'logs' / name}.log"]
     options += [f"-Dlog4j.configurationFile=file:{log4j}"]
     lib = sorted((home / "flink" / "lib").glob("*.jar"))

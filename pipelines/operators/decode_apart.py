@@ -131,9 +131,7 @@ class DecoderProcess:
     def _send(self, payloads: list[bytes]) -> None:
         self._be_ready()
         self._payloads.begin()
-        stop = 0
-        for payload in payloads:
-            stop = self._payloads.write(stop, payload)
+        self._payloads.write(0, b"".join(payloads))
         self._answers.write(0, AT.pack(0))
         asked = {
             "modality": self._asked[0],

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from pyflink.common.typeinfo import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
 
+from connectors.codec import encode_frame
 from connectors.feature_rows import VALUES
 from connectors.flink import out_row
 from connectors.records import CONTENT_COLUMN, MEDIA
 from connectors.rows import EventRows, concat_rows
-from connectors.schemas import frame_of, vectors_schema
+from connectors.schemas import batch_of, vectors_schema
 from connectors.topics import TOPICS
-from encoders.base import Encoder
 from pipelines.decode_child import Refused
 from pipelines.operators.decode_apart import DecodeLimits, DecoderProcess
 from pipelines.operators.pace import Pace
@@ -148,15 +149,13 @@ class EncodeMedia(KeyedProcessFunction):
         if not vectors:
             return
         good = rows.only(np.delete(np.arange(len(rows)), list(refused)))
-        told = dataclasses.replace(good, columns={"vector": np.stack(vectors)})
-        encoder = self._vectors.encoders[rows.modality]
+        told = self._told(good, np.stack(vectors))
         if rows.modality in MEDIA:  # the score job makes its own of features
             lanes = by_shard(good.keys("case_id"), LANES)
             for lane, members in lanes.items():
-                frame = self._frame(encoder, told.only(members))
+                frame = encode_frame(told.take(pa.array(members)))
                 yield out_row(self._topic("embeddings"), str(lane), frame)
-        frame = self._frame(encoder, told)
-        yield out_row(self._topic("vectors"), str(key), frame)
+        yield out_row(self._topic("vectors"), str(key), encode_frame(told))
 
     def _counts(self) -> dict[str, int]:
         counts = self._vectors.seen, self._vectors.repeats, self._process.restarts
@@ -171,8 +170,9 @@ class EncodeMedia(KeyedProcessFunction):
         ]
         yield from letters_out(self._topic("dead-letters"), letters)
 
-    def _frame(self, encoder: Encoder, rows: EventRows) -> bytes:
-        return frame_of(
+    def _told(self, rows: EventRows, vectors: NDArray[np.float32]) -> pa.RecordBatch:
+        encoder = self._vectors.encoders[rows.modality]
+        return batch_of(
             vectors_schema(encoder.width),
             {
                 "event_id": rows.event_id,
@@ -181,7 +181,7 @@ class EncodeMedia(KeyedProcessFunction):
                 "event_time": rows.event_time_ms,
                 "created_ms": rows.created_ms,
                 "fingerprint": [encoder.fingerprint] * len(rows),
-                "vector": rows.columns["vector"],
+                "vector": vectors,
             },
         )
 

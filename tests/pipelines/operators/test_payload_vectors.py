@@ -5,6 +5,7 @@ import pytest
 
 from encoders.base import EncoderError, PayloadError
 from pipelines.decode_child import Refused
+from pipelines.operators import payload_vectors as module
 from pipelines.operators.payload_vectors import PayloadVectors, Recent, digest_of
 
 
@@ -63,10 +64,10 @@ def test_each_content_is_encoded_once_in_batches(lengths):
     vectors = vectors_of(lengths)
     found = vectors.of("text", ["a", "bb", "a", "ccc", "bb"])
     assert firsts(found) == [1, 2, 1, 3, 2]
-    assert lengths.calls == [["a", "bb"], ["ccc"]]
+    assert lengths.calls == [["a", "bb", "ccc"]]  # nobody is left over for a call
     assert (vectors.seen, vectors.repeats) == (5, 2)
     assert firsts(vectors.of("text", ["bb", "dddd"])) == [2, 4]
-    assert lengths.calls[2:] == [["dddd"]]
+    assert lengths.calls[1:] == [["dddd"]]
     assert (vectors.seen, vectors.repeats) == (7, 3)
 
 
@@ -74,7 +75,16 @@ def test_what_was_forgotten_is_encoded_again(lengths):
     vectors = vectors_of(lengths, cached=1)
     vectors.of("text", ["a", "bb", "ccc"])
     assert firsts(vectors.of("text", ["a"])) == [1]
-    assert len(lengths.calls) == 3
+    assert len(lengths.calls) == 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 40])
+def test_calls_take_what_is_asked_for_and_less_than_twice_that(lengths, count):
+    found = vectors_of(lengths).of("text", ["a" * (n + 1) for n in range(count)])
+    assert firsts(found) == [*range(1, count + 1)]
+    sizes = [len(call) for call in lengths.calls]
+    assert sum(sizes) == count
+    assert all(min(2, count) <= size < 4 for size in sizes)
 
 
 def test_a_payload_that_cannot_be_decoded_has_a_reason(lengths):
@@ -89,14 +99,17 @@ def test_a_payload_without_a_finite_vector_costs_itself_alone(lengths):
     assert found[1][0] == 2
 
 
-def test_the_next_batch_is_decoded_while_one_is_encoded(lengths):
+def test_the_next_batches_are_decoded_while_some_are_encoded(lengths, monkeypatch):
     apart = Apart()
     vectors = vectors_of(lengths, apart, "image")
     encode = lengths.encode
     lengths.encode = lambda decoded: apart.told.append("encode") or encode(decoded)
-    assert firsts(vectors.of("image", [b"a", b"bb", b"ccc"])) == [1, 2, 3]
-    begin_1, begin_2 = ("begin", b"a", b"bb"), ("begin", b"ccc")
-    assert apart.told == [begin_1, "finish", begin_2, "encode", "finish", "encode"]
+    monkeypatch.setattr(module, "LUMP", 2)
+    payloads = [b"a" * (n + 1) for n in range(6)]
+    assert firsts(vectors.of("image", payloads)) == [1, 2, 3, 4, 5, 6]
+    first, second = ("begin", *payloads[:4]), ("begin", *payloads[4:])
+    told = [first, "finish", second, "encode", "encode", "finish", "encode"]
+    assert apart.told == told
     assert vectors.of("image", []) == []
 
 
