@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from typing import Any
 
@@ -11,14 +12,15 @@ from benchmarks.cpu import cpu_model
 from benchmarks.encode_memory import growth, planned, resident_mb
 from benchmarks.encode_rig import NODES, EncodeBenchConfig, EncodeRig, Say
 from benchmarks.raw_encode import RawForward, RawKafka, raw_kafka
+from pipelines.operators.payload_vectors import CALL_BATCHES
 
 CORES = 2
 #: Flink gathers what operators count at most so often.
 METRICS_S = 12.0
 #: Runs as long as a measured one before it: the JVM still compiles in the first.
 WARM_UP = 3
-#: Runs that are measured, each between two bare loops: cores speed up and slow down by
-#: a tenth within seconds. The one with the median share is told.
+#: Runs that are measured, each between bare loops: cores speed up and slow down by a
+#: tenth within seconds. The one with the median share is told.
 ROUNDS = 5
 #: Payloads that the events share which show the cache.
 DISTINCT = 256
@@ -50,8 +52,14 @@ def measure(config: EncodeBenchConfig, say: Say) -> dict[str, Any]:
 
 def _one(rig: EncodeRig, modality: str, say: Say) -> dict[str, Any]:
     config = rig.config
-    with RawForward(rig.folder, modality, config.batch_rows, CORES) as bare:
-        guess = bare.run(config.seconds)["events_per_s"]
+    with RawForward(rig.folder, modality, CORES) as bare:
+
+        def alone() -> dict[str, Any]:
+            half_s, rows = config.seconds / 2, config.batch_rows
+            in_calls = bare.run(half_s, CALL_BATCHES * rows)
+            return {**bare.run(half_s, rows), "in_calls": in_calls}
+
+        guess = alone()["events_per_s"]
         count = int(guess * CORES * config.seconds)
         say(f"{modality}: {guess:,.0f} events/s on a core alone")
         rig.run(modality, WARM_UP * count)
@@ -66,11 +74,14 @@ def _one(rig: EncodeRig, modality: str, say: Say) -> dict[str, Any]:
                 rows=config.frame_rows,
             )
         )
-        rounds, before = [], bare.run(config.seconds / 2)
+        rounds, before = [], alone()
         for _ in range(ROUNDS):
             job = rig.run(modality, count)
-            after = bare.run(config.seconds / 2)
-            rounds.append({**job, **share_of_bound(job, before, after, kafka)})
+            after = alone()
+            told = share_of_bound(job, before, after, kafka)
+            calls = before["in_calls"], after["in_calls"]
+            in_calls = share_of_bound(job, *calls, kafka)["share_of_bound"]
+            rounds.append({**job, **told, "share_in_calls": in_calls})
             say(f"{modality}: {rounds[-1]['share_of_bound']} of the bound")
             before = after
     return median_of(rounds)
@@ -83,8 +94,14 @@ def median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """
     ordered = sorted(rounds, key=lambda run: float(run["share_of_bound"]))
     lost = {name: sum(run[name] for run in rounds) for name in ("missing", "dead")}
-    shares = [run["share_of_bound"] for run in rounds]
-    return {**ordered[len(rounds) // 2], **lost, "shares": shares}
+    in_calls = [run["share_in_calls"] for run in rounds]
+    return {
+        **ordered[len(rounds) // 2],
+        **lost,
+        "shares": [run["share_of_bound"] for run in rounds],
+        "share_in_calls": statistics.median(in_calls),
+        "shares_in_calls": in_calls,
+    }
 
 
 def share_of_bound(
@@ -137,7 +154,7 @@ def _settled(rig: EncodeRig) -> dict[str, int]:
 def memory(rig: EncodeRig) -> dict[str, Any]:
     """Resident megabytes of each node beside what was planned for all of them."""
     nodes = {name: resident_mb(pid) for name, pid in rig.node_pids().items()}
-    plan = planned(rig.folder, NODES, rig.config.batch_rows)
+    plan = planned(rig.folder, NODES, CALL_BATCHES * rig.config.batch_rows)
     return {"nodes": nodes, "resident_mb": _sum_mb(nodes), **plan}
 
 

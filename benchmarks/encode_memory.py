@@ -29,8 +29,8 @@ JVM_MB = FRAMEWORK_HEAP_MB + TASK_HEAP_MB + sum(DIRECT_MB.values())
 JVM_MB += MANAGED_MB + METASPACE_MB
 #: Code, stacks and bookkeeping of the JVM, which Flink calls overhead.
 OVERHEAD_MB = 192
-#: Batches of each medium that an encoder is given before its memory is read.
-BATCHES = 8
+#: Calls of each medium that an encoder is given before its memory is read.
+CALLS = 4
 
 
 def resident_mb(pid: int) -> dict[str, int]:
@@ -43,13 +43,14 @@ def resident_mb(pid: int) -> dict[str, int]:
     }
 
 
-def planned(model_folder: Path, nodes: int, batch_rows: int) -> dict[str, Any]:
+def planned(model_folder: Path, nodes: int, call_rows: int) -> dict[str, Any]:
     """Nodes times the model, and a part for each node that no model changes.
 
-    The model is what a bare process takes for its encoders and for encoding batches.
+    The model is what a bare process takes for its encoders and for encoding in calls
+    of so many rows.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # read when libraries load: in the child
-    bare = alone(_bare, model_folder, batch_rows, how="spawn")
+    bare = alone(_bare, model_folder, call_rows, how="spawn")
     fixed = {
         "jvm_limits_mb": JVM_MB + OVERHEAD_MB,
         "python_and_libraries_mb": round(bare["libraries_mb"]),
@@ -60,7 +61,7 @@ def planned(model_folder: Path, nodes: int, batch_rows: int) -> dict[str, Any]:
     return {"model_mb": model, "fixed": fixed, "planned_mb": nodes * (model + each)}
 
 
-def _bare(model_folder: Path, batch_rows: int) -> dict[str, float]:
+def _bare(model_folder: Path, call_rows: int) -> dict[str, float]:
     own = psutil.Process()
 
     def taken() -> float:
@@ -74,8 +75,8 @@ def _bare(model_folder: Path, batch_rows: int) -> dict[str, float]:
     encoders = load_encoders(model_folder / "encoders")
     for modality, encoder in encoders.items():
         payloads = Payloads(modality)
-        for first in range(0, BATCHES * batch_rows, batch_rows):
-            of = [payloads[n] for n in range(first, first + batch_rows)]
+        for first in range(0, CALLS * call_rows, call_rows):
+            of = [payloads[n] for n in range(first, first + call_rows)]
             encoder.encode([encoder.decode(one) for one in of])
     return {"libraries_mb": libraries, "model_mb": taken() - libraries}
 

@@ -19,6 +19,8 @@ def table(found: dict[str, Any]) -> str:
             f"{run['share_of_bound']} of the bound {run['bound_events_per_s']:,}; "
             f"in CPU time {run['share_of_bound_in_cpu']}",
             f"{'':7}the median of {', '.join(str(share) for share in run['shares'])}",
+            f"{'':7}beside a bare loop in calls as large as the job's: "
+            f"{run['share_in_calls']}",
             f"{'':7}bare loop {run['raw_forward_per_s']:,} events/s on a core, "
             f"Kafka {run['raw_kafka']['us_per_event']} us an event",
             f"{'':7}CPU an event: {cpu}; others took {run['other_cores']} cores",

@@ -41,7 +41,8 @@ class EncodeBenchConfig:
     Attributes:
         home: folder of the stack and the model.
         modalities: one after the other.
-        batch_rows: payloads encoded in one call, by the job and by the bare loop.
+        batch_rows: of the job, which takes up to `CALL_BATCHES` times as many in a
+            call; the bare loop takes these.
         frame_rows: events of a Kafka value.
         seconds: of work in each run.
         minutes: how long the job runs on while its memory is looked at.

@@ -16,6 +16,9 @@ from benchmarks.media import Payloads, vectors_frame
 from benchmarks.reader import assigned
 from connectors.kafka import create_topics, delete_topics
 
+#: Of a batch before anything is measured.
+WARM_UP_ROWS = 16
+
 
 class RawForward:
     """Decoding and encoding payloads in memory, one torch thread in each process.
@@ -26,16 +29,12 @@ class RawForward:
     Args:
         model_folder: of the encoders.
         modality: of the payloads.
-        batch_rows: payloads decoded and encoded together.
         cores: processes.
     """
 
-    def __init__(
-        self, model_folder: Path, modality: str, batch_rows: int, cores: int
-    ) -> None:
+    def __init__(self, model_folder: Path, modality: str, cores: int) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"  # read when libraries load: in the children
-        given = (model_folder, modality, batch_rows)
-        children = [started(_forward, *given) for _ in range(cores)]
+        children = [started(_forward, model_folder, modality) for _ in range(cores)]
         self._pipes = [pipe for pipe, _ in children]
         self._processes = [process for _, process in children]
         for pipe in self._pipes:
@@ -49,10 +48,15 @@ class RawForward:
             process.kill()
             process.join()
 
-    def run(self, seconds: float) -> dict[str, float]:
-        """What one core does in so many seconds while the others do the same."""
+    def run(self, seconds: float, rows: int) -> dict[str, float]:
+        """What one core does in so many seconds while the others do the same.
+
+        Args:
+            seconds: how long.
+            rows: payloads decoded and encoded together.
+        """
         for pipe in self._pipes:
-            pipe.send(seconds)
+            pipe.send((seconds, rows))
         found: list[Mapping[str, float]] = [pipe.recv() for pipe in self._pipes]
         each = sum(one["events"] / one["wall_s"] for one in found) / len(found)
         events = sum(one["events"] for one in found)
@@ -63,15 +67,15 @@ class RawForward:
         }
 
 
-def _forward(pipe: Connection, folder: Path, modality: str, batch_rows: int) -> None:
+def _forward(pipe: Connection, folder: Path, modality: str) -> None:
     from encoders.store import load_encoder
 
     encoder = load_encoder(folder / "encoders" / modality)
     payloads = Payloads(modality)
     spent = {"decode_s": 0.0, "encode_s": 0.0}
 
-    def batch(first: int) -> None:
-        of = [payloads[n] for n in range(first, first + batch_rows)]
+    def batch(first: int, rows: int) -> None:
+        of = [payloads[n] for n in range(first, first + rows)]
         began = time.thread_time()
         decoded = [encoder.decode(one) for one in of]
         between = time.thread_time()
@@ -81,16 +85,16 @@ def _forward(pipe: Connection, folder: Path, modality: str, batch_rows: int) -> 
 
     events = 0
     for _ in range(8):
-        batch(events)
-        events += batch_rows
+        batch(events, WARM_UP_ROWS)
+        events += WARM_UP_ROWS
     pipe.send("ready")
     while True:
-        seconds = pipe.recv()
+        seconds, rows = pipe.recv()
         spent |= dict.fromkeys(spent, 0.0)
         began, before = time.monotonic(), events
         while time.monotonic() - began < seconds:
-            batch(events)
-            events += batch_rows
+            batch(events, rows)
+            events += rows
         took_s = time.monotonic() - began
         pipe.send({"events": events - before, "wall_s": took_s, **spent})
 

@@ -46,8 +46,8 @@ class JobConfig:
         prefix: put before every topic name; keeps runs apart.
         nodes: parallelism, one TaskManager slot each.
         shards: keyed state is split in this many parts; it bounds `nodes`.
-        batch_rows: encode job: payloads encoded in one call; up to twice as many when
-            that leaves none over.
+        batch_rows: encode job: payloads that are encoded without waiting for more; up
+            to four times as many go into one call where they are there.
         batch_wait_ms: encode job: longest wait for a batch to fill.
         cached_vectors: encode job: vectors kept by content, per node.
         decode_limit_s: encode job: a payload that takes longer to decode is a dead

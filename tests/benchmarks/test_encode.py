@@ -52,7 +52,11 @@ def measured(monkeypatch):
     monkeypatch.setattr(encode, "METRICS_S", 0.0)
     shares = encode.share_of_bound(JOB, RAW, RAW, KAFKA)
     monkeypatch.setattr(
-        encode, "_one", lambda rig, m, say: encode.median_of([{**JOB, **shares}])
+        encode,
+        "_one",
+        lambda rig, m, say: encode.median_of(
+            [{**JOB, **shares, "share_in_calls": 0.85}]
+        ),
     )
     plan = {"model_mb": 150, "fixed": {"jvm_limits_mb": 1376}, "planned_mb": 3052}
     monkeypatch.setattr(encode, "planned", lambda *given: plan)
@@ -71,11 +75,14 @@ def test_the_bound_is_two_cores_on_decoding_encoding_and_kafka():
 def test_the_round_with_the_median_share_is_told_and_losses_of_all():
     rounds = [
         {**JOB, "events_per_s": rate, "share_of_bound": share, "missing": 1}
-        for rate, share in ((900.0, 0.9), (700.0, 0.7), (800.0, 0.95))
+        | {"share_in_calls": share - 0.1}
+        for rate, share in ((900.0, 0.9), (700.0, 0.75), (800.0, 1.0))
     ]
     found = encode.median_of(rounds)
     assert (found["events_per_s"], found["share_of_bound"]) == (900.0, 0.9)
-    assert (found["shares"], found["missing"]) == ([0.9, 0.7, 0.95], 3)
+    assert (found["shares"], found["missing"]) == ([0.9, 0.75, 1.0], 3)
+    assert found["shares_in_calls"] == [0.8, 0.65, 0.9]
+    assert found["share_in_calls"] == 0.8
 
 
 def test_the_line_of_json_holds_what_is_asked_of_it(measured, tmp_path, capsys):

@@ -139,13 +139,12 @@ def test_batches_of_two_keys_do_not_mix(runtime, operator, event, tables):
     assert len(vectors(runtime.wait(operator, 20), tables)) == 4
 
 
-def test_a_large_frame_is_encoded_in_batches(runtime, operator, rows_of, tables):
-    words = ["call", "me", "later", "free", "prize", "win", "money", "now", "call me"]
+def test_a_large_frame_is_encoded_in_few_calls(runtime, operator, rows_of, tables):
     keys = {"event_time_ms": AT_MS, "case_id": "k"}
-    events = [{**keys, "event_id": f"e{i}", "text": w} for i, w in enumerate(words)]
+    events = [{**keys, "event_id": f"e{i}", "text": f"call {i}"} for i in range(33)]
     out = runtime.give(operator, 0, rows_of("text", *events, frame=True))
-    assert operator.calls == [4, 5]
-    assert list(vectors(out, tables)) == [f"e{i}" for i in range(9)]
+    assert operator.calls == [11, 11, 11]
+    assert list(vectors(out, tables)) == [f"e{i}" for i in range(33)]
 
 
 def test_what_is_of_one_case_keeps_its_order(runtime, operator, rows_of, tables):

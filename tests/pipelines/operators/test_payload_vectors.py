@@ -5,8 +5,12 @@ import pytest
 
 from encoders.base import EncoderError, PayloadError
 from pipelines.decode_child import Refused
-from pipelines.operators import payload_vectors as module
-from pipelines.operators.payload_vectors import PayloadVectors, Recent, digest_of
+from pipelines.operators.payload_vectors import (
+    CALL_BATCHES,
+    PayloadVectors,
+    Recent,
+    digest_of,
+)
 
 
 class Lengths:
@@ -64,7 +68,7 @@ def test_each_content_is_encoded_once_in_batches(lengths):
     vectors = vectors_of(lengths)
     found = vectors.of("text", ["a", "bb", "a", "ccc", "bb"])
     assert firsts(found) == [1, 2, 1, 3, 2]
-    assert lengths.calls == [["a", "bb", "ccc"]]  # nobody is left over for a call
+    assert lengths.calls == [["a", "bb", "ccc"]]
     assert (vectors.seen, vectors.repeats) == (5, 2)
     assert firsts(vectors.of("text", ["bb", "dddd"])) == [2, 4]
     assert lengths.calls[1:] == [["dddd"]]
@@ -78,13 +82,14 @@ def test_what_was_forgotten_is_encoded_again(lengths):
     assert len(lengths.calls) == 2
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 40])
-def test_calls_take_what_is_asked_for_and_less_than_twice_that(lengths, count):
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 17, 40])
+def test_calls_are_as_large_as_they_may_be_and_of_one_size(lengths, count):
     found = vectors_of(lengths).of("text", ["a" * (n + 1) for n in range(count)])
     assert firsts(found) == [*range(1, count + 1)]
     sizes = [len(call) for call in lengths.calls]
     assert sum(sizes) == count
-    assert all(min(2, count) <= size < 4 for size in sizes)
+    assert len(sizes) == -(-count // (2 * CALL_BATCHES))
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_a_payload_that_cannot_be_decoded_has_a_reason(lengths):
@@ -99,17 +104,15 @@ def test_a_payload_without_a_finite_vector_costs_itself_alone(lengths):
     assert found[1][0] == 2
 
 
-def test_the_next_batches_are_decoded_while_some_are_encoded(lengths, monkeypatch):
+def test_the_next_call_is_decoded_while_one_is_encoded(lengths):
     apart = Apart()
     vectors = vectors_of(lengths, apart, "image")
     encode = lengths.encode
     lengths.encode = lambda decoded: apart.told.append("encode") or encode(decoded)
-    monkeypatch.setattr(module, "LUMP", 2)
-    payloads = [b"a" * (n + 1) for n in range(6)]
-    assert firsts(vectors.of("image", payloads)) == [1, 2, 3, 4, 5, 6]
+    payloads = [b"a" * (n + 1) for n in range(9)]
+    assert firsts(vectors.of("image", payloads)) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     first, second = ("begin", *payloads[:4]), ("begin", *payloads[4:])
-    told = [first, "finish", second, "encode", "encode", "finish", "encode"]
-    assert apart.told == told
+    assert apart.told == [first, "finish", second, "encode", "finish", "encode"]
     assert vectors.of("image", []) == []
 
 
