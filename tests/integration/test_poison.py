@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pytest
 
+from connectors.codec import encode_frame
 from connectors.demo import DemoWorld
 from connectors.poison import POISON
+from connectors.records import MODALITIES
+from connectors.schemas import TIME
 from pipelines.operators.read import now_ms
 from tests.integration.conftest import Run
 
@@ -26,9 +30,33 @@ def send_cases(run: Run, count: int, part: int) -> None:
             run.send_event(event)
 
 
+def send_frames(run: Run, count: int) -> None:
+    """So many cases, each modality as one frame: encoders get their largest calls."""
+    cases = DemoWorld(3).live(count, now_ms() - 3_600_000, part=3)
+    events = [event for case in cases for event in case.events]
+    for modality in MODALITIES:
+        rows = [
+            {
+                "event_id": event.event_id,
+                "case_id": event.case_id,
+                "event_time": event.event_time_ms,
+                **event.content,
+            }
+            for event in events
+            if event.modality == modality
+        ]
+        table = pa.Table.from_pylist(rows)
+        at = table.schema.get_field_index("event_time")
+        table = table.set_column(at, "event_time", table[at].cast(TIME))
+        [batch] = table.to_batches()
+        run.send(f"events.{modality}", encode_frame(batch))
+        run.sent += len(rows) - 1
+
+
 def test_every_kind_of_poison_is_set_aside_and_the_jobs_go_on(run: Run) -> None:
     rng = np.random.default_rng(1)
     send_cases(run, 150, part=1)
+    send_frames(run, 200)
     for _ in range(4):  # to warm up: libraries load, the Java heaps reach their size
         for make in POISON.values():
             run.send(*make(rng))
