@@ -59,7 +59,7 @@ def _one(rig: EncodeRig, modality: str, say: Say) -> dict[str, Any]:
             in_calls = bare.run(half_s, CALL_BATCHES * rows)
             return {**bare.run(half_s, rows), "in_calls": in_calls}
 
-        guess = alone()["events_per_s"]
+        guess = bare.run(config.seconds, config.batch_rows)["events_per_s"]
         count = int(guess * CORES * config.seconds)
         say(f"{modality}: {guess:,.0f} events/s on a core alone")
         rig.run(modality, WARM_UP * count)

@@ -54,7 +54,7 @@ def planned(model_folder: Path, nodes: int, call_rows: int) -> dict[str, Any]:
     fixed = {
         "jvm_limits_mb": JVM_MB + OVERHEAD_MB,
         "python_and_libraries_mb": round(bare["libraries_mb"]),
-        "decoding_mb": round(_decoding(model_folder)),
+        "decoding_mb": round(_decoding(model_folder, call_rows)),
     }
     model = round(bare["model_mb"])
     each = sum(fixed.values())
@@ -81,14 +81,15 @@ def _bare(model_folder: Path, call_rows: int) -> dict[str, float]:
     return {"libraries_mb": libraries, "model_mb": taken() - libraries}
 
 
-def _decoding(model_folder: Path) -> float:
-    """Megabytes of a process that has decoded a batch of each modality."""
+def _decoding(model_folder: Path, call_rows: int) -> float:
+    """Megabytes of a process that has decoded one call of each modality."""
     folder = model_folder / "encoders"
     process = DecoderProcess(folder, DecodeLimits())
     try:
         for modality in [m for m in DECODERS if (folder / m).is_dir()]:
             payloads = Payloads(modality)
-            process.begin(modality, [payloads[n] for n in range(64)])  # type: ignore[misc]
+            of = [payloads[n] for n in range(call_rows)]
+            process.begin(modality, of)  # type: ignore[arg-type]
             process.finish()
         return float(psutil.Process(process.pid).memory_info().rss / 2**20)
     finally:

@@ -14,6 +14,7 @@ class SharedBytes:
     """A run of bytes that one process writes and another reads.
 
     The writer makes it larger when it has more to say; the reader maps it anew then.
+    Nobody else may change its size: the writer remembers it and does not ask.
     Who writes and who reads when is told elsewhere.
 
     Args:
@@ -25,7 +26,7 @@ class SharedBytes:
         self._bytes = os.fstat(self.fd).st_size
         self._mapped = self._map()
 
-    def write(self, start: int, content: bytes | memoryview) -> int:
+    def write(self, start: int, content: bytes) -> int:
         """Put bytes there, in a larger file if need be; gives where they end."""
         stop = start + len(content)
         if stop > self._bytes:

@@ -16,7 +16,7 @@ def test_growth_compares_the_last_third_with_the_first(monkeypatch):
 
 def test_a_plan_is_the_model_and_the_named_parts_once_for_each_node(monkeypatch):
     bare = {"libraries_mb": 500.2, "model_mb": 150.4}
-    monkeypatch.setattr(encode_memory, "_decoding", lambda folder: 50.0)
+    monkeypatch.setattr(encode_memory, "_decoding", lambda folder, call_rows: 50.0)
     monkeypatch.setattr(encode_memory, "alone", lambda run, *given, how: bare)
     found = encode_memory.planned(None, 2, 16)
     jvm_mb = encode_memory.JVM_MB + encode_memory.OVERHEAD_MB
