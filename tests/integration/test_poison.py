@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import psutil
-import pyarrow as pa
 import pytest
 
 from connectors.codec import encode_frame
-from connectors.demo import DemoWorld
+from connectors.demo import DemoWorld, archive_of
 from connectors.poison import POISON
-from connectors.records import MODALITIES
-from connectors.schemas import TIME
 from pipelines.operators.read import now_ms
 from tests.integration.conftest import Run
 
@@ -32,25 +29,11 @@ def send_cases(run: Run, count: int, part: int) -> None:
 
 def send_frames(run: Run, count: int) -> None:
     """So many cases, each modality as one frame: encoders get their largest calls."""
-    cases = DemoWorld(3).live(count, now_ms() - 3_600_000, part=3)
-    events = [event for case in cases for event in case.events]
-    for modality in MODALITIES:
-        rows = [
-            {
-                "event_id": event.event_id,
-                "case_id": event.case_id,
-                "event_time": event.event_time_ms,
-                **event.content,
-            }
-            for event in events
-            if event.modality == modality
-        ]
-        table = pa.Table.from_pylist(rows)
-        at = table.schema.get_field_index("event_time")
-        table = table.set_column(at, "event_time", table[at].cast(TIME))
-        [batch] = table.to_batches()
+    archive = archive_of(DemoWorld(3).live(count, now_ms() - 3_600_000, part=3))
+    for modality, table in archive.tables.items():
+        [batch] = table.combine_chunks().to_batches()
         run.send(f"events.{modality}", encode_frame(batch))
-        run.sent += len(rows) - 1
+        run.sent += table.num_rows - 1
 
 
 def test_every_kind_of_poison_is_set_aside_and_the_jobs_go_on(run: Run) -> None:
