@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.loops import alone
+from benchmarks.loops import alone, like_a_node
 from benchmarks.media import Payloads
 from encoders.decoding import DECODERS
 from pipelines.operators.decode_apart import DecodeLimits, DecoderProcess
@@ -49,7 +48,7 @@ def planned(model_folder: Path, nodes: int, call_rows: int) -> dict[str, Any]:
     The model is what a bare process takes for its encoders and for encoding in calls
     of so many rows.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when libraries load: in the child
+    like_a_node()
     bare = alone(_bare, model_folder, call_rows, how="spawn")
     fixed = {
         "jvm_limits_mb": JVM_MB + OVERHEAD_MB,

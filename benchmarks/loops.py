@@ -30,6 +30,7 @@ from benchmarks.reader import assigned, frame_columns
 from connectors.topics import MAX_VALUE_BYTES
 from pipelines.keeper import tie_to
 from pipelines.scorer import TREE_FILE
+from pipelines.stack_files import MEMORY_ENV, THREADS_ENV
 
 POLL_MESSAGES = 500
 #: A loop ends when nothing has come for so long.
@@ -241,6 +242,11 @@ def alone(
 
 def _answer(pipe: Connection, run: Callable[..., Any], given: tuple[Any, ...]) -> None:
     pipe.send(run(*given))
+
+
+def like_a_node() -> None:
+    """Give processes that are spawned from here on a node's threads and memory."""
+    os.environ.update(THREADS_ENV | MEMORY_ENV)  # read when libraries load: in them
 
 
 def started(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.cpu import CpuClock
-from benchmarks.loops import alone, producer_of, put, started
+from benchmarks.loops import alone, like_a_node, producer_of, put, started
 from benchmarks.media import Payloads, vectors_frame
 from benchmarks.reader import assigned
 from connectors.kafka import create_topics, delete_topics
@@ -33,7 +33,7 @@ class RawForward:
     """
 
     def __init__(self, model_folder: Path, modality: str, cores: int) -> None:
-        os.environ["OMP_NUM_THREADS"] = "1"  # read when libraries load: in the children
+        like_a_node()
         children = [started(_forward, model_folder, modality) for _ in range(cores)]
         self._pipes = [pipe for pipe, _ in children]
         self._processes = [process for _, process in children]

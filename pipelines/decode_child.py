@@ -150,9 +150,9 @@ def run(load: Callable[[Path], Mapping[str, Decode]]) -> None:
     faulthandler.enable()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     decoders = load(args.folder)
+    payloads, *both = map(SharedBytes, shared)
     limit_memory(memory_mb)
     try:
-        payloads, *both = map(SharedBytes, shared)
         serve(decoders, Connection(pipe), payloads, both)
     except MemoryError:
         os._exit(NO_MEMORY)

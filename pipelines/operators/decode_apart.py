@@ -23,6 +23,8 @@ START_S = 60.0
 END_S = 5.0
 #: Starts that may fail one after the other.
 STARTS = 3
+#: glibc's usual. What a node sets here would count as memory that a payload took.
+USUAL_PAD = {"MALLOC_TOP_PAD_": "131072"}
 #: `python -m` this, with `DecoderProcess`'s arguments.
 CHILD = ("-m", "pipelines.decode_child")
 
@@ -119,12 +121,13 @@ class DecoderProcess:
         numbers = [os.getpid(), self._limits.memory_mb, *files]
         command = [python(), *self._child, str(self._folder), *map(str, numbers)]
         self._is_ready = self._is_stuck = False
+        paths = os.pathsep.join(filter(None, sys.path))
         self._process = subprocess.Popen(
             command,
             pass_fds=files,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, **USUAL_PAD, "PYTHONPATH": paths},
         )
         inner.close()
 
