@@ -27,7 +27,7 @@ class SharedBytes:
         self._bytes = os.fstat(self.fd).st_size
         self._mapped = self._map()
 
-    def write(self, start: int, content: bytes) -> int:
+    def write(self, start: int, content: bytes | memoryview) -> int:
         """Put bytes there, in a larger file if need be; gives where they end."""
         stop = start + len(content)
         if stop > self._bytes:

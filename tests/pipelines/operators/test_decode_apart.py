@@ -14,10 +14,12 @@ import pytest
 from encoders import build_encoder, load_encoders, save_encoders
 from pipelines.decode_child import Refused
 from pipelines.operators.decode_apart import (
+    USUAL_PAD,
     DecodeLimits,
     DecoderProcess,
     DecoderProcessError,
 )
+from pipelines.stack_files import MEMORY_ENV
 
 DEADLY = Path(__file__).parents[1] / "deadly_decoders.py"
 LIMITS = DecodeLimits(seconds=1.0, memory_mb=64)
@@ -64,6 +66,19 @@ def test_a_deadly_payload_costs_itself_and_nothing_else(process, deadly, reason)
     assert found == [b"a", b"b", Refused("decoder", reason), b"c", b"d"]
     assert process.restarts == 1
     assert decode(process, b"e", b"f") == [b"e", b"f"]
+
+
+def test_what_a_node_keeps_ready_is_not_memory_of_a_payload(tmp_path, monkeypatch):
+    for name, value in MEMORY_ENV.items():
+        monkeypatch.setenv(name, value)
+    started = DecoderProcess(tmp_path / "image", LIMITS, child=[str(DEADLY)])
+    try:
+        assert decode(started, b"a", b"memory", b"b")[0::2] == [b"a", b"b"]
+        assert started.restarts == 1
+        given = psutil.Process(started.pid).environ()
+        assert {name: given[name] for name in USUAL_PAD} == USUAL_PAD
+    finally:
+        started.close()
 
 
 def test_a_batch_of_deadly_payloads_ends_too(process):
