@@ -51,6 +51,10 @@ WORTH_C2 = (
     "-XX:Tier4CompileThreshold=150000",
     "-XX:Tier4BackEdgeThreshold=400000",
 )
+#: What fills half a region goes past the young generation, and every such array starts
+#: a marking of the heap: with the usual 1 MB, frames of clips kept up to a tenth of a
+#: node's core busy with it, for ten seconds at a time.
+LARGE_REGIONS = ("-XX:G1HeapRegionSize=8m",)
 #: Flink's messaging looks for what is due every 10 ms, in two threads of each process,
 #: and each look interrupts an encoder. Nothing it is asked for is due within 100 ms.
 RARE_TICKS = ("-Dpekko.scheduler.tick-duration=100ms",)
@@ -142,7 +146,7 @@ def jobmanager_command(home: Path) -> dict[str, Any]:
 def taskmanager_command(home: Path, name: str) -> dict[str, Any]:
     """One TaskManager as the keeper wants it; `name` is its resource id, too."""
     options = [f"-Xmx{FRAMEWORK_HEAP_MB + TASK_HEAP_MB}m", "-Xms128m", "-XX:+UseG1GC"]
-    options += WORTH_C2
+    options += [*LARGE_REGIONS, *WORTH_C2]
     options += [f"-XX:MaxDirectMemorySize={sum(DIRECT_MB.values())}m"]
     options += [f"-XX:MaxMetaspaceSize={METASPACE_MB}m"]
     argv = _flink_java(home, name, options)
