@@ -52,8 +52,8 @@ WORTH_C2 = (
     "-XX:Tier4BackEdgeThreshold=400000",
 )
 #: What fills half a region goes past the young generation, and every such array starts
-#: a marking of the heap: with the usual 1 MB, frames of clips kept up to a tenth of a
-#: node's core busy with it, for ten seconds at a time.
+#: a marking of the heap: with the usual 1 MB, frames of clips kept up to a quarter of a
+#: core busy with it, for ten seconds at a time.
 LARGE_REGIONS = ("-XX:G1HeapRegionSize=8m",)
 #: Flink's messaging looks for what is due every 10 ms, in two threads of each process,
 #: and each look interrupts an encoder. Nothing it is asked for is due within 100 ms.
