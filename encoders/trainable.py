@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 #: Most items that go through a network at once: bounds memory, not results.
-CHUNK_ROWS = 64
+CHUNK_ROWS = 80
 
 
 class TrainableEncoder(Encoder):
