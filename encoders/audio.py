@@ -130,7 +130,7 @@ class AudioEncoder(TrainableEncoder):
 
     def prepare(self, decoded: Sequence[NDArray[np.float32]]) -> torch.Tensor:
         """Log-mels, float32 (B, 1, mels, T); what a network by name reads, for one."""
-        return self._hearing.features(np.stack(decoded))
+        return self._hearing.features(np.asarray(decoded))
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
         """See `TrainableEncoder.forward`; one voice is enough to learn from."""

@@ -111,7 +111,7 @@ class ImageEncoder(TrainableEncoder):
         """The squares as one tensor, uint8 (B, C, side, side)."""
         import torch
 
-        return torch.from_numpy(np.stack(decoded))
+        return torch.from_numpy(np.asarray(decoded))
 
     def augment(
         self, prepared: torch.Tensor, generator: torch.Generator

@@ -121,11 +121,12 @@ def _put(answers: SharedBytes, start: int, array: NDArray[Any]) -> int:
     return -(-stop // STEP) * STEP
 
 
-def take(answers: SharedBytes, told: list[Any]) -> list[Any]:
+def take(answers: SharedBytes, told: list[Any]) -> Sequence[Any]:
     """What `serve` put into the answers: arrays that lie there, or `Refused`.
 
     It told runs of arrays that are alike, as (count, dtype, shape), and refusals, as
-    (1, kind, reason), in their order.
+    (1, kind, reason), in their order. A single run is given as one array, which nobody
+    has to stack.
     """
     found: list[Any] = []
     start = STEP
@@ -137,7 +138,10 @@ def take(answers: SharedBytes, told: list[Any]) -> list[Any]:
         step = -(-one.nbytes // STEP) * STEP
         there = answers.read(start, start + (count - 1) * step + one.nbytes)
         strides = (step, *one.strides)
-        found.extend(np.ndarray((count, *second), first, there, strides=strides))
+        run: Any = np.ndarray((count, *second), first, there, strides=strides)
+        if len(told) == 1:
+            return run
+        found.extend(run)
         start += count * step
     return found
 

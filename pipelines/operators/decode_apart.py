@@ -87,8 +87,11 @@ class DecoderProcess:
         self._asked = (modality, list(payloads))
         self._send(self._asked[1])
 
-    def finish(self) -> list[Any]:
-        """For each payload of `begin` what its decoder made of it, or `Refused`."""
+    def finish(self) -> Sequence[Any]:
+        """For each payload of `begin` what its decoder made of it, or `Refused`.
+
+        Arrays that are all alike are one array.
+        """
         payloads = self._asked[1]
         found: list[Any] = [None] * len(payloads)
         left = list(range(len(payloads)))
@@ -96,6 +99,8 @@ class DecoderProcess:
             told = self._await()
             if told is not None:
                 answers = take(self._answers, told)
+                if len(left) == len(payloads):
+                    return answers
                 for number, answer in zip(left, answers, strict=True):
                     found[number] = answer
                 break

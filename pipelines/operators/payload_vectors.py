@@ -86,9 +86,9 @@ class PayloadVectors:
         encoder, names = self.encoders[modality], iter(fresh)
         found: dict[bytes, Vector | Refused] = {}
         for outcomes in self._decoded(modality, [*fresh.values()]):
-            vectors = iter(
-                _encode(encoder, [x for x in outcomes if not isinstance(x, Refused)])
-            )
+            good = [x for x in outcomes if not isinstance(x, Refused)]
+            whole = len(good) == len(outcomes)  # one array of them stays one
+            vectors = iter(_encode(encoder, outcomes if whole else good))
             for one in outcomes:
                 name = next(names)
                 made = one if isinstance(one, Refused) else next(vectors)
@@ -101,7 +101,7 @@ class PayloadVectors:
 
     def _decoded(
         self, modality: str, payloads: Sequence[Payload]
-    ) -> Iterator[list[Any]]:
+    ) -> Iterator[Sequence[Any]]:
         """What decoding gives, a call at a time; calls are of one size, or nearly."""
         if not payloads:
             return
@@ -122,7 +122,7 @@ class PayloadVectors:
             yield outcomes
 
 
-def _encode(encoder: Encoder, decoded: list[Any]) -> Sequence[Vector | Refused]:
+def _encode(encoder: Encoder, decoded: Sequence[Any]) -> Sequence[Vector | Refused]:
     """A vector each; when the encoder refuses the batch, each by itself."""
     try:
         return list(encoder.encode(decoded))

@@ -122,6 +122,15 @@ def test_the_arrays_of_a_batch_stay_while_the_next_is_decoded(process):
     assert [second[0].tobytes(), second[2].tobytes()] == [b"ddd", b"e"]
 
 
+def test_arrays_that_are_alike_come_back_as_one(process):
+    process.begin("image", [b"ab", b"cd", b"ef"])
+    found = process.finish()
+    assert isinstance(found, np.ndarray)
+    assert [one.tobytes() for one in found] == [b"ab", b"cd", b"ef"]
+    process.begin("image", [b"ab", b"cd", b"bad"])
+    assert isinstance(process.finish(), list)
+
+
 def test_a_process_that_cannot_start_says_where_to_look(tmp_path):
     child = ["-c", "raise SystemExit('no such library')"]
     process = DecoderProcess(tmp_path, LIMITS, child=child)

@@ -141,10 +141,10 @@ def test_batches_of_two_keys_do_not_mix(runtime, operator, event, tables):
 
 def test_a_large_frame_is_encoded_in_few_calls(runtime, operator, rows_of, tables):
     keys = {"event_time_ms": AT_MS, "case_id": "k"}
-    events = [{**keys, "event_id": f"e{i}", "text": f"call {i}"} for i in range(33)]
+    events = [{**keys, "event_id": f"e{i}", "text": f"call {i}"} for i in range(45)]
     out = runtime.give(operator, 0, rows_of("text", *events, frame=True))
-    assert operator.calls == [11, 11, 11]
-    assert list(vectors(out, tables)) == [f"e{i}" for i in range(33)]
+    assert operator.calls == [15, 15, 15]
+    assert list(vectors(out, tables)) == [f"e{i}" for i in range(45)]
 
 
 def test_what_is_of_one_case_keeps_its_order(runtime, operator, rows_of, tables):

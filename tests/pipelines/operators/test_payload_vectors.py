@@ -109,9 +109,9 @@ def test_the_next_call_is_decoded_while_one_is_encoded(lengths):
     vectors = vectors_of(lengths, apart, "image")
     encode = lengths.encode
     lengths.encode = lambda decoded: apart.told.append("encode") or encode(decoded)
-    payloads = [b"a" * (n + 1) for n in range(9)]
-    assert firsts(vectors.of("image", payloads)) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    first, second = ("begin", *payloads[:4]), ("begin", *payloads[4:])
+    payloads = [b"a" * (n + 1) for n in range(11)]
+    assert firsts(vectors.of("image", payloads)) == [*range(1, 12)]
+    first, second = ("begin", *payloads[:5]), ("begin", *payloads[5:])
     assert apart.told == [first, "finish", second, "encode", "finish", "encode"]
     assert vectors.of("image", []) == []
 
