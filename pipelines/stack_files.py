@@ -51,10 +51,11 @@ WORTH_C2 = (
     "-XX:Tier4CompileThreshold=150000",
     "-XX:Tier4BackEdgeThreshold=400000",
 )
-#: What fills half a region goes past the young generation, and every such array starts
-#: a marking of the heap: with the usual 1 MB, frames of clips kept up to a quarter of a
-#: core busy with it, for ten seconds at a time.
-LARGE_REGIONS = ("-XX:G1HeapRegionSize=8m",)
+#: Frames of clips pass through a node's heap. What fills half a region goes past the
+#: young generation, and every such array starts a marking of the heap: with the usual
+#: 1 MB they kept up to a quarter of a core busy with it, for ten seconds at a time. And
+#: G1 had made the young generation one region small, so that frames outlived it.
+FRAMES_PASS = ("-Xms256m", "-XX:NewSize=96m", "-XX:G1HeapRegionSize=8m")
 #: Flink's messaging looks for what is due every 10 ms, in two threads of each process,
 #: and each look interrupts an encoder. Nothing it is asked for is due within 100 ms.
 RARE_TICKS = ("-Dpekko.scheduler.tick-duration=100ms",)
@@ -145,8 +146,8 @@ def jobmanager_command(home: Path) -> dict[str, Any]:
 
 def taskmanager_command(home: Path, name: str) -> dict[str, Any]:
     """One TaskManager as the keeper wants it; `name` is its resource id, too."""
-    options = [f"-Xmx{FRAMEWORK_HEAP_MB + TASK_HEAP_MB}m", "-Xms128m", "-XX:+UseG1GC"]
-    options += [*LARGE_REGIONS, *WORTH_C2]
+    options = [f"-Xmx{FRAMEWORK_HEAP_MB + TASK_HEAP_MB}m", "-XX:+UseG1GC"]
+    options += [*FRAMES_PASS, *WORTH_C2]
     options += [f"-XX:MaxDirectMemorySize={sum(DIRECT_MB.values())}m"]
     options += [f"-XX:MaxMetaspaceSize={METASPACE_MB}m"]
     argv = _flink_java(home, name, options)
