@@ -59,7 +59,9 @@ class SmallCnn(nn.Module):
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Vectors (B, D), not yet of unit length."""
         x = self.blocks(x_BCHW)
-        out: torch.Tensor = self.line(self.pool(x).flatten(1))
+        if x.shape[2:] != self.pool.output_size:  # else each average is of one number
+            x = self.pool(x)
+        out: torch.Tensor = self.line(x.flatten(1))
         return out
 
 
