@@ -6,8 +6,8 @@ import mmap
 import os
 import tempfile
 
-#: A file is first made so large, and cut back to this when it was larger. A call of 64
-#: clips of two seconds fills half of it; what is not written to takes no memory.
+#: A file is first made so large, and cut back to this when it was larger. A call of 80
+#: clips of two seconds fills two thirds of it; what is not written to takes no memory.
 KEPT_BYTES = 16 * 1024 * 1024
 
 
